@@ -1,0 +1,217 @@
+"""One person in one room, over as many connections as it takes.  No I/O, no clock.
+
+A connection is nothing here: what lasts is the position in the log (which log,
+and the last seq that was shown) and the outbox.  Each connection begins with
+`request()`, and each effect of its link is given to `take()`.
+
+Order:   request(), Joined, Lines ..., and lost() at its end however it ended.
+         unsent() is empty until Joined, and while the outbox is unsettled.
+Failure: `Over` is the end of the program with its exit code; everything else
+         leads to another connection, also a seq that is missing.
+Not here: sockets, back-off in seconds that really pass (driver.py).
+"""
+
+from dataclasses import dataclass, replace
+
+from papaya_pool import errors, records
+from papaya_pool.client import link, outbox
+
+PATIENCE_S = 60.0
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.2, 15.0
+FRUITLESS_LIMIT = 3  # connections that took our lines to the end, and none came back
+AGAIN = frozenset({"full", "rate", "busy", "timeout", "closing"})
+WORDS = {
+    "auth": "wrong key",
+    "name": "this name cannot be used",
+    "banned": "banned from this room",
+    "kicked": "kicked from this room",
+    "version": "the server speaks another version",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """Joined; what was missed is on its way, up to `head`."""
+
+    head: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    records: list[records.Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the person should read once."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """No connection; the next try comes in `delay_s`."""
+
+    reason: str
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    exit_code: int
+    text: str
+
+
+Event = Up | Arrived | Note | Down | Over
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Who joins, and how."""
+
+    name: str
+    past: str  # "last=100", "since=7": asked for once, and again in another log
+    token: str
+    patience_s: float | None = PATIENCE_S  # None: never give up once joined
+
+
+class Member:
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.outbox = outbox.Outbox(profile.name)
+        self.position = 0  # the last seq that was shown, or the one before the first
+        self.head = 0
+        self.ever_joined = False
+        self._log: str | None = None
+        self._tokens = True  # until the server says that it knows no session=
+        self._joined = False
+        self._attempts = 0
+        self._fruitless = 0
+        self._pending_before = 0
+
+    # --- before a connection ---------------------------------------------------------
+
+    def request(self, nonce: str, word: str = "PAPAYA/2", past: str | None = None) -> str:
+        """The first line of the next connection."""
+        if past is None:
+            past = self.profile.past if self._log is None else f"since={self.position}"
+        words = [word, self.profile.name, nonce, past]
+        if self._tokens and word == "PAPAYA/2":
+            words.append(f"session={self.profile.token}")
+        return " ".join(filter(None, words))
+
+    # --- on a connection -------------------------------------------------------------
+
+    def take(self, effect: link.Joined | link.Lines) -> list[Event]:
+        """Raises ValueError if what came cannot be the next part of our log."""
+        if isinstance(effect, link.Joined):
+            return self._take_joined(effect)
+        return self._take_lines(effect.lines)
+
+    def unsent(self) -> bytes:
+        return self.outbox.unsent(self.head) if self._joined else b""
+
+    def _take_joined(self, joined: link.Joined) -> list[Event]:
+        if self._log not in (None, joined.log):
+            self._start_afresh()
+            raise ValueError("the server has another log now: starting afresh")
+        if self._log is None:
+            self.position = first_position(self.profile.past, joined.head)
+        self._log, self.head = joined.log, joined.head
+        self._joined = self.ever_joined = True
+        self._attempts = 0
+        self.outbox.joined(joined.taken)
+        self._settle_at_head()
+        return [Up(joined.head)]
+
+    def _take_lines(self, lines: list[bytes]) -> list[Event]:
+        fresh = []
+        for line in lines:
+            record = records.parse(line)
+            if record.seq <= self.position:
+                continue
+            if record.seq != self.position + 1:
+                raise ValueError(f"seq {record.seq} came after {self.position}")
+            self.position = record.seq
+            self.outbox.came(record)
+            fresh.append(record)
+        self._settle_at_head()
+        return [Arrived(fresh)] if fresh else []
+
+    def _settle_at_head(self) -> None:
+        if self.position >= self.head:
+            self.outbox.settle()
+
+    def _start_afresh(self) -> None:
+        self._log = None
+
+    # --- after a connection ----------------------------------------------------------
+
+    def refused(self, code: str, words: str, waited_s: float, roll: float) -> list[Event]:
+        """The server said no.  `waited_s` is how long there was no connection."""
+        if code in AGAIN:
+            return self.lost(f"the server is not ready: {words or code}", waited_s, roll)
+        if code == "syntax" and self._tokens:
+            self._tokens = False
+            self._joined = False
+            return [Down("the server knows no session=", 0.0)]
+        if code == "since" and self._log is not None:
+            self._start_afresh()
+            self.profile = replace(self.profile, past="last=100")
+            text = "the server's log is shorter now: starting afresh"
+            return [Note(text), *self.lost(text, waited_s, roll)]
+        reason = WORDS.get(code, "")
+        said = words if words and words != reason else ""
+        text = "refused: " + (" - ".join(filter(None, [reason, said])) or code)
+        return [Over(errors.EX_NOPERM, text + self.unsent_words())]
+
+    def lost(self, reason: str, waited_s: float, roll: float) -> list[Event]:
+        """The connection is gone, or did not come to be; `roll` is in 0..1."""
+        self._joined = False
+        patience = self.profile.patience_s
+        if patience is not None and waited_s >= patience:
+            return [Over(errors.EX_UNAVAILABLE, reason + self.unsent_words())]
+        delay = backoff(self._attempts, roll)
+        if patience is not None:
+            delay = min(delay, max(patience - waited_s, 0.0))
+        self._attempts += 1
+        return [Down(reason, delay)]
+
+    def drained(self) -> bool:
+        """The server closed after our half-close: is everything dealt with?"""
+        return self.outbox.pending_count == 0 and self.outbox.settled
+
+    def fruitless(self) -> Over | None:
+        """It was not drained: an Over if that keeps happening without progress."""
+        pending = self.outbox.pending_count
+        self._fruitless = self._fruitless + 1 if pending == self._pending_before else 1
+        self._pending_before = pending
+        if self._fruitless < FRUITLESS_LIMIT:
+            return None
+        text = f"{count_lines(pending)} did not come back"
+        return Over(errors.EX_UNAVAILABLE, text)
+
+    def unsent_words(self) -> str:
+        """What a person must know who is told that it is over."""
+        pending = self.outbox.pending_count
+        if not pending:
+            return ""
+        return f"; {count_lines(pending)} {'was' if pending == 1 else 'were'} not sent"
+
+
+def count_lines(count: int) -> str:
+    return f"{count} line{'' if count == 1 else 's'}"
+
+
+def first_position(past: str, head: int) -> int:
+    """The seq before the first that the server will send."""
+    kind, _, number = past.partition("=")
+    if kind == "since":
+        return int(number)
+    return max(head - int(number or 100), 0)
+
+
+def backoff(attempts: int, roll: float) -> float:
+    """Seconds to wait: doubling, and spread so that a room does not come back as one."""
+    longest = min(FIRST_DELAY_S * 2 ** min(attempts, 10), LONGEST_DELAY_S)
+    return longest * (0.5 + roll / 2)
