@@ -1,0 +1,34 @@
+"""papaya-pool: the server, from its command line to its exit code."""
+
+import os
+import resource
+import sys
+from collections.abc import Sequence
+
+from papaya_pool import errors, process, settings, supervisor
+from papaya_pool.room import Room
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a pool until it is told to stop.  Returns the exit code."""
+    asked = settings.parse_argv(sys.argv[1:] if argv is None else argv, os.environ)
+    os.umask(0o077)
+    process.name("papaya:super")
+    _raise_descriptor_limit()
+    try:
+        room = Room(asked.state_dir, asked.key_file)
+        room.hold()
+        return supervisor.Supervisor(asked, room).run()
+    except errors.PoolFault as fault:
+        print(f"papaya-pool: {fault}", file=sys.stderr)
+        return fault.exit_code
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""The acceptor: the only process that strangers can reach.
+
+It accepts, logs in, gives a session slot and hands the socket to a worker.  Flood
+it, pause it or kill it: members do not notice, because none of them is here.
+
+Order:   admission (law 10): claim a slot, write its fields, a dup to the supervisor
+         and its acknowledgement, `owner`, live, hand off.  Sooner, and a death in
+         between loses a session that was told it is in.
+Owner:   of a slot from `claimed` until it stores `owner`.
+Failure: a stranger's mistake closes one connection.  Without a supervisor nobody
+         is admitted: connections wait in the listener's queue until there is one.
+Not here: writing.  The acceptor's opening of the log is read-only.
+"""
+
+import contextlib
+import secrets
+import signal
+import socket
+import time
+from dataclasses import dataclass
+
+from papaya_pool import chatlog, dialects, errors, handoff, listener, poller, process
+from papaya_pool import scoreboard as sb
+from papaya_pool.dialects import Admit, Login, Refuse, Send
+from papaya_pool.handoff import Kind, Message, Sent
+from papaya_pool.worker import Pool
+
+_HISTORY_LINES = 7  # what the original server sends first
+_ACCEPTED_A_TURN = 64
+_READ_BYTES = 1024
+_TICK_S = 1.0
+_SHORT_S = 0.02
+
+
+@dataclass(slots=True)
+class Stranger:
+    """A connection that has not been admitted."""
+
+    conn: socket.socket
+    address: str
+    login: Login
+    deadline_s: float
+    said: int = 0  # bytes that we wrote to it
+
+
+class Acceptor:
+    """The state of the acceptor's process."""
+
+    def __init__(
+        self, pool: Pool, control: socket.socket, listeners: list[socket.socket], key: bytes
+    ) -> None:
+        self._pool, self._board, self._control = pool, pool.board, control
+        self._slot = pool.board.acceptor
+        self._log = chatlog.ChatLog(pool.room.log, writable=False)
+        self._key, self._proof_key = key, dialects.proof_key(key)
+        self._listeners = {one.fileno(): one for one in listeners}
+        self._strangers: dict[int, Stranger] = {}  # by fd, oldest first
+        self._claimed: dict[int, Stranger] = {}  # by slot, waiting for the supervisor
+        self._handed: dict[int, tuple[int, int, socket.socket]] = {}
+        self._unsure = [0] * pool.board.worker_count  # handed to it, not seated yet
+        self._next_slot = 0
+        self._reserve = listener.Reserve()
+        self._events = poller.make(pool.settings.portable)
+        self._events.register(control.fileno(), poller.IN)
+        self._open = False
+        self._orphaned = False
+
+    def run(self) -> int:
+        """Admit strangers for as long as there is a supervisor to keep their dups."""
+        next_tick = 0.0
+        while True:
+            self._open_door(
+                not self._orphaned and len(self._strangers) < self._pool.settings.strangers
+            )
+            pause = _SHORT_S if self._handed else _TICK_S
+            events = self._events.poll(pause)
+            now = time.monotonic()
+            self._slot.deadline_ns = int((now + self._pool.settings.worker_deadline_s) * 1e9)
+            for fd, _ in events:
+                if fd in self._strangers:
+                    self._hear(self._strangers[fd])
+                elif fd in self._listeners:
+                    self._accept(self._listeners[fd], now)
+                elif fd == self._control.fileno():
+                    self._obey()
+            if self._handed:
+                self._drop_seated()
+            if now >= next_tick:
+                next_tick = now + _TICK_S
+                self._send_away_overdue(now)
+
+    # --- strangers ---
+
+    def _open_door(self, wanted: bool) -> None:
+        if wanted != self._open:
+            self._open = wanted
+            for fd in self._listeners:
+                if wanted:
+                    self._events.register(fd, poller.IN)
+                else:
+                    self._events.unregister(fd)
+
+    def _accept(self, door: socket.socket, now: float) -> None:
+        for _ in range(_ACCEPTED_A_TURN):
+            try:
+                accepted = listener.accept(door)
+            except listener.OutOfDescriptors:
+                full = errors.SessionFault("full", "no descriptors left, try again later")
+                self._reserve.turn_away(door, full.wire())
+                self._slot.refused += 1
+                return
+            if accepted is None:
+                return
+            conn, address = accepted
+            login = Login(
+                key_digits=self._key,
+                proof_key=self._proof_key,
+                server_nonce=secrets.token_hex(16).encode(),
+                classic_allowed=self._pool.settings.classic or _is_loopback(conn),
+            )
+            deadline = now + self._pool.settings.login_deadline_s
+            stranger = Stranger(conn, address, login, deadline)
+            self._strangers[conn.fileno()] = stranger
+            self._events.register(conn.fileno(), poller.IN)
+            self._hear(stranger)  # the first bytes are often there already
+
+    def _hear(self, stranger: Stranger) -> None:
+        try:
+            data = stranger.conn.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._forget(stranger)
+            return
+        for effect in stranger.login.feed(data):
+            if isinstance(effect, Send):
+                self._tell(stranger, effect.data)
+            elif isinstance(effect, Refuse):
+                self._refuse(stranger, effect.code, effect.words)
+            else:
+                self._admit(stranger, effect)
+
+    def _tell(self, stranger: Stranger, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # a full or broken socket: its own problem
+            stranger.said += stranger.conn.send(data)
+
+    def _refuse(self, stranger: Stranger, code: str, words: str) -> None:
+        self._slot.refused += 1
+        process.log_line(
+            self._slot, event="refused", address=stranger.address, code=code or "key"
+        )
+        if code:
+            self._tell(stranger, errors.SessionFault(code, words).wire())
+        self._forget(stranger)
+
+    def _forget(self, stranger: Stranger) -> None:
+        if self._strangers.pop(stranger.conn.fileno(), None):
+            self._events.unregister(stranger.conn.fileno())
+        # What the stranger sent and nobody read would turn the close into a reset,
+        # and eat the words of a refusal.
+        with contextlib.suppress(OSError):
+            stranger.conn.shutdown(socket.SHUT_WR)
+            for _ in range(16):
+                stranger.conn.recv(65536)
+        stranger.conn.close()
+
+    def _send_away_overdue(self, now: float) -> None:
+        for stranger in list(self._strangers.values()):
+            if stranger.deadline_s > now:
+                break
+            self._refuse(stranger, "timeout", "no login within the time for it")
+        for number, stranger in list(self._claimed.items()):
+            if stranger.deadline_s <= now:
+                del self._claimed[number]
+                self._give_back(number)
+                self._refuse(stranger, "busy", "the supervisor did not answer in time")
+
+    # --- admission (law 10) ---
+
+    def _admit(self, stranger: Stranger, admit: Admit) -> None:
+        head = self._board.head()
+        if admit.since is not None and admit.since > head.seq:
+            self._refuse(stranger, "since", f"this log ends at {head.seq}")
+            return
+        slot = self._claim()
+        if slot is None:
+            self._refuse(stranger, "full", "every place is taken, try again later")
+            return
+        fd = stranger.conn.fileno()
+        del self._strangers[fd]
+        self._events.unregister(fd)  # what it says from now on is the worker's to read
+        self._fill(slot, stranger, admit, head)
+        self._claimed[slot.number] = stranger
+        keep = Message(Kind.KEEP, slot.number, slot.generation)
+        if handoff.send(self._control, keep, fd) is not Sent.SENT:
+            del self._claimed[slot.number]
+            self._give_back(slot.number)
+            self._refuse(stranger, "busy", "too many log in at once, try again")
+
+    def _claim(self) -> sb.SessionSlot | None:
+        count = self._board.session_count
+        for step in range(count):
+            slot = self._board.session((self._next_slot + step) % count)
+            if slot.state == sb.FREE:
+                self._next_slot = (slot.number + 1) % count
+                slot.generation += 1
+                slot.clear()
+                slot.state = sb.CLAIMED
+                return slot
+        return None
+
+    def _fill(
+        self, slot: sb.SessionSlot, stranger: Stranger, admit: Admit, head: sb.Head
+    ) -> None:
+        """Everything that a worker needs to know, in the slot and its ring."""
+        slot.dialect = sb.DIALECTS.index(admit.dialect)
+        slot.name, slot.address, slot.token = admit.name, stranger.address, admit.token
+        wanted = _HISTORY_LINES if admit.dialect == "classic" else admit.last
+        since = admit.since if admit.since is not None else max(0, head.seq - (wanted or 0))
+        slot.start = head.tail
+        if since < head.seq:
+            slot.start = self._log.offset_behind(since, head.tail)
+        slot.history_end = head.tail
+        if admit.dialect == "native":
+            slot.written_before = stranger.said
+            slot.preamble = dialects.ok_line(admit.proof, head.seq, self._board.log_id)
+        slot.input_taken = admit.received
+        slot.input_read = admit.received + len(admit.rest)
+        ring, size = self._board.ring(slot.number), self._board.ring_bytes
+        for at, byte in enumerate(admit.rest, admit.received):
+            ring[at % size] = byte
+        slot.since_ms = slot.input_ms = time.time_ns() // 1_000_000
+        slot.written = slot.written_before
+        slot.set_check(slot.start, slot.written)
+        slot.exact = 1
+
+    def _give_back(self, number: int) -> None:
+        """A claimed slot that comes to nothing; the supervisor frees it."""
+        slot = self._board.session(number)
+        slot.state = sb.CLOSING
+        handoff.send(self._control, Message(Kind.CLOSED, number, slot.generation))
+
+    def _obey(self) -> None:
+        messages, gone = handoff.receive_all(self._control)
+        for message in messages:
+            if message.kind == Kind.KEPT:
+                self._seat(message)
+        if gone and not self._orphaned:
+            self._orphaned = True
+            self._events.unregister(self._control.fileno())
+
+    def _seat(self, kept: Message) -> None:
+        """The dup is safe: the session goes live, and to a worker."""
+        stranger = self._claimed.pop(kept.slot, None)
+        if stranger is None:
+            return
+        slot = self._board.session(kept.slot)
+        worker = self._least_loaded()
+        slot.owner = worker.incarnation
+        slot.state = sb.LIVE
+        self._slot.admitted += 1
+        message = Message(Kind.HANDOFF, slot.number, slot.generation)
+        inbox = self._pool.inboxes[worker.number][1]
+        if handoff.send(inbox, message, stranger.conn.fileno()) is not Sent.SENT:
+            unsent = Message(Kind.UNSENT, slot.number, slot.generation)
+            handoff.send(self._control, unsent)
+        self._handed[slot.number] = slot.generation, worker.number, stranger.conn
+        self._unsure[worker.number] += 1
+
+    def _least_loaded(self) -> sb.ProcessSlot:
+        serving = [slot for slot in self._board.workers if slot.state == sb.SERVING]
+        return min(
+            serving or self._board.workers,
+            key=lambda slot: slot.sessions + self._unsure[slot.number],
+        )
+
+    def _drop_seated(self) -> None:
+        """Close our dups of sessions that a worker holds now."""
+        for number, (generation, worker, conn) in list(self._handed.items()):
+            slot = self._board.session(number)
+            live = slot.generation == generation and slot.state == sb.LIVE
+            if not live or slot.seated == slot.owner:
+                conn.close()
+                del self._handed[number]
+                self._unsure[worker] -= 1
+
+
+def _is_loopback(conn: socket.socket) -> bool:
+    """Whether our own end of the connection cannot be reached from outside."""
+    host = str(conn.getsockname()[0])
+    return host.startswith("127.") or host in ("::1", "::ffff:127.0.0.1")
+
+
+def main(
+    pool: Pool, control: socket.socket, listeners: list[socket.socket], key: bytes
+) -> int:
+    """The acceptor's life, after the fork.  Returns its exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process.name("papaya:acceptor")
+    try:
+        acceptor = Acceptor(pool, control, listeners, key)
+    except OSError as err:
+        process.log_line(pool.board.acceptor, event="cannot-boot", reason=str(err))
+        return errors.EX_BOOT
+    handoff.send(control, Message(Kind.READY))
+    return acceptor.run()
+
+

@@ -1,0 +1,291 @@
+"""What members are sent: the log, from where each of them is.
+
+Members who were sent everything up to the worker's position are *in step*: what
+comes next is read once, rendered once a dialect, and written to all of them.  Who
+cannot take all of it *falls behind* and is served from the log, with sendfile,
+whenever its socket has room, until it has caught up.  So a member that reads
+slowly costs an offset, and a member that never reads costs nothing.
+
+Order:   look at the head after the latch was re-armed; LOCK_SH for one bounded
+         read a publish, never while sending (law 3).  Bytes below the tail never
+         change, so those who are behind need no lock.
+Failure: a connection that breaks is marked and taken out; its input is still read
+         to the end by the worker.
+"""
+
+import enum
+import os
+from collections.abc import Callable
+
+from papaya_pool import chatlog, poller, records
+from papaya_pool.scoreboard import (
+    CLASSIC,
+    NATIVE,
+    P_BYTES_OUT,
+    P_DELIVERIES,
+    P_POSITION,
+    S_BYTES_OUT,
+    S_LAG,
+    ProcessSlot,
+    Scoreboard,
+)
+from papaya_pool.session import Session
+
+_CATCH_UP_BYTES = 1 << 18  # sent to one member before the others' turn
+_RENDERINGS = 8  # batches whose classic rendering is kept for those just behind
+
+
+class Outcome(enum.Enum):
+    """How far a look at the head came."""
+
+    DONE = 1  # members in step have everything
+    MORE = 2  # there is another batch
+    LOCKED = 3  # somebody else has the log locked
+
+
+class Delivery:
+    """One worker's members and what they are sent."""
+
+    def __init__(
+        self,
+        board: Scoreboard,
+        process: ProcessSlot,
+        log: chatlog.ChatLog,
+        events: poller.Poller,
+        batch_bytes: int,
+    ) -> None:
+        head = board.head()
+        self.position, self.seq = head.tail, head.seq
+        self.in_step: tuple[dict[int, Session], dict[int, Session]] = ({}, {})
+        self.behind: dict[int, Session] = {}
+        self.finished: list[Session] = []  # have all that they are to get
+        self._ahead: list[Session] = []  # begin where this worker has not come to yet
+        self._rendered_bytes = 0  # what a classic member in step was sent in all
+        self._renderings: dict[int, tuple[int, bytes]] = {}
+        self._board, self._process, self._log = board, process, log
+        self._events, self._batch_bytes = events, batch_bytes
+
+    # --- who is where ---
+
+    def join(self, session: Session) -> None:
+        """Begin to send to a session that was just seated."""
+        session.fell_at = self.seq
+        self._place(session)
+
+    def finish_at(self, session: Session, end: int) -> None:
+        """Send a session what there is up to `end`, and then nothing more."""
+        self.leave(session)
+        session.end_at = end
+        self._place(session)
+
+    def _place(self, session: Session) -> None:
+        """Put a session that is in no set where it belongs now."""
+        rest = session.unsent or session.skip
+        if session.broken or (
+            not rest and session.end_at is not None and session.offset >= session.end_at
+        ):
+            self.finished.append(session)
+        elif not rest and session.end_at is None and session.offset >= self.position:
+            if session.offset > self.position:
+                self._ahead.append(session)
+                self.watch(session, session.mask & ~poller.OUT)
+            else:
+                self._step_in(session)
+        else:
+            self.behind[session.fd] = session
+            self.watch(session, session.mask | poller.OUT)
+
+    def _step_in(self, session: Session) -> None:
+        if session.dialect == CLASSIC:
+            session.delta = self.written(session) - self._rendered_bytes
+        self.in_step[session.dialect][session.fd] = session
+        self.watch(session, session.mask & ~poller.OUT)
+        words, base = self._process.words, self._process.base
+        words[base + P_DELIVERIES] += max(0, self.seq - session.fell_at)
+
+    def leave(self, session: Session) -> int:
+        """Stop sending to a session; return what it was written, in all."""
+        written = self.written(session)
+        if self.in_step[session.dialect].pop(session.fd, None):
+            session.offset, session.skip = self.position, 0
+            session.fell_at = self.seq
+            if session.dialect == CLASSIC:
+                session.slot.set_check(self.position, written)
+        elif not self.behind.pop(session.fd, None) and session in self._ahead:
+            self._ahead.remove(session)
+        return written
+
+    def written(self, session: Session) -> int:
+        """What the kernel took for a session since it was accepted, by our books."""
+        if session.fd in self.in_step[session.dialect]:
+            if session.dialect == CLASSIC:
+                return self._rendered_bytes + session.delta
+            return self.position - session.origin
+        if session.dialect == CLASSIC:
+            return session.slot.check()[1] + session.skip
+        return session.offset - session.origin - len(session.unsent)
+
+    def account(self) -> None:
+        """Write down where everybody is: for papaya-top, and as classic checkpoints."""
+        classic = self.in_step[CLASSIC]
+        for session in classic.values():
+            session.slot.set_check(self.position, self._rendered_bytes + session.delta)
+        tail, worst = self._board.head().tail, 0
+        for members in (*self.in_step, self.behind):
+            for session in members.values():
+                at = session.offset if members is self.behind else self.position
+                session.words[session.base + S_BYTES_OUT] = self.written(session)
+                session.words[session.base + S_LAG] = tail - min(at, tail)
+                worst = max(worst, tail - at)
+        self._process.lag = worst
+
+    def watch(self, session: Session, mask: int) -> None:
+        if mask != session.mask:
+            session.mask = mask
+            self._events.modify(session.fd, mask or poller.QUIET)
+
+    # --- to those in step ---
+
+    def deliver(self) -> Outcome:
+        """Send what is new, at most one batch."""
+        head = self._board.head()
+        begin = self.position
+        if head.tail == begin:
+            return Outcome.DONE
+        if not self._log.try_shared():
+            return Outcome.LOCKED
+        data = self._log.read_lines(begin, head.tail, self._batch_bytes)
+        self._log.unlock()
+        self.position = begin + len(data)
+        count = data.count(b"\n")
+        self.seq += count
+        words, base = self._process.words, self._process.base
+        native, classic = self.in_step
+        words[base + P_DELIVERIES] += count * (len(native) + len(classic))
+        if native:
+            short = _write_all(native, data)
+            for fd, sent in short:
+                self._fall_behind(native.pop(fd), begin + max(sent, 0), 0, sent)
+            words[base + P_BYTES_OUT] += len(data) * len(native)
+        if classic:
+            payload = records.closed_with_nul(records.rendered(data))
+            self._remember(begin, payload)
+            for fd, sent in _write_all(classic, payload):
+                session = classic.pop(fd)
+                session.slot.set_check(begin, self._rendered_bytes + session.delta)
+                self._fall_behind(session, begin, max(sent, 0), sent)
+            self._rendered_bytes += len(payload)
+            words[base + P_BYTES_OUT] += len(payload) * len(classic)
+        words[base + P_POSITION] = self.position
+        if self._ahead:
+            waiting, self._ahead = self._ahead, []
+            for session in waiting:
+                self._place(session)
+        return Outcome.MORE if self.position < head.tail else Outcome.DONE
+
+    def _fall_behind(self, session: Session, offset: int, skip: int, sent: int) -> None:
+        session.offset, session.skip = offset, skip
+        session.fell_at = self.seq
+        self._process.words[self._process.base + P_BYTES_OUT] += max(sent, 0)
+        session.broken = sent < 0
+        self._place(session)
+
+    # --- to those behind ---
+
+    def pump(self, session: Session) -> None:
+        """Send to one who was behind, as its socket has room again."""
+        if session.fd not in self.behind:
+            return
+        limit = self.position if session.end_at is None else session.end_at
+        limit = min(limit, self._board.head().tail)
+        try:
+            if session.unsent:
+                sent = os.write(session.fd, session.unsent)
+                session.unsent = session.unsent[sent:]
+            elif session.dialect == NATIVE:
+                sent = self._catch_up(session, limit)
+            else:
+                sent = self._catch_up_classic(session, limit)
+        except BlockingIOError:
+            return
+        except OSError:  # reset, timed out: nothing more can be sent
+            session.broken, sent = True, 0
+        self._process.words[self._process.base + P_BYTES_OUT] += sent
+        at_limit = session.offset >= limit and not session.unsent and not session.skip
+        if at_limit or session.broken:
+            del self.behind[session.fd]
+            self._place(session)
+
+    def _catch_up(self, session: Session, limit: int) -> int:
+        if session.offset >= limit:
+            return 0
+        size = min(limit - session.offset, _CATCH_UP_BYTES)
+        sent = os.sendfile(session.fd, self._log.fd, session.offset, size)
+        session.offset += sent
+        return sent
+
+    def _catch_up_classic(self, session: Session, limit: int) -> int:
+        if session.offset >= limit:
+            return 0
+        end, payload = self._rendering(session.offset, limit, session.slot.history_end)
+        while session.skip >= len(payload):  # a successor begins at a checkpoint
+            session.skip -= len(payload)
+            self._pass(session, end, len(payload))
+            if session.offset >= limit:
+                return 0
+            end, payload = self._rendering(
+                session.offset, limit, session.slot.history_end
+            )
+        sent = os.write(session.fd, memoryview(payload)[session.skip :])
+        session.skip += sent
+        if session.skip == len(payload):
+            session.skip = 0
+            self._pass(session, end, len(payload))
+        return sent
+
+    def _pass(self, session: Session, end: int, size_bytes: int) -> None:
+        session.offset = end
+        session.slot.set_check(end, session.slot.check()[1] + size_bytes)
+
+    def _rendering(
+        self, offset: int, limit: int, history_end: int = 0
+    ) -> tuple[int, bytes]:
+        """(offset behind it, classic rendering) of a batch that begins at `offset`."""
+        in_history = offset < history_end
+        if not in_history and offset in self._renderings:
+            end, payload = self._renderings[offset]
+            if end <= limit:
+                return end, payload
+        stop = min(limit, history_end) if in_history else limit
+        lines = self._log.read_lines(offset, stop, self._batch_bytes)
+        end, payload = offset + len(lines), records.rendered(lines)
+        if in_history:
+            return end, payload
+        return self._remember(offset, records.closed_with_nul(payload), end)
+
+    def _remember(self, offset: int, payload: bytes, end: int = -1) -> tuple[int, bytes]:
+        while len(self._renderings) >= _RENDERINGS:
+            del self._renderings[next(iter(self._renderings))]
+        self._renderings[offset] = (self.position if end < 0 else end), payload
+        return self._renderings[offset]
+
+
+def _write_all(
+    members: dict[int, Session], payload: bytes, write: Callable[[int, bytes], int] = os.write
+) -> list[tuple[int, int]]:
+    """Write `payload` to every member: (fd, bytes taken, -1 if broken) of the others."""
+    short: list[tuple[int, int]] = []
+    size = len(payload)
+    fds = iter(members)
+    fd = -1
+    while True:
+        try:
+            for fd in fds:
+                sent = write(fd, payload)
+                if sent != size:
+                    short.append((fd, sent))
+            return short
+        except BlockingIOError:
+            short.append((fd, 0))
+        except OSError:  # reset, timed out: nothing more can be sent
+            short.append((fd, -1))

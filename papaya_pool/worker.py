@@ -1,0 +1,388 @@
+"""One worker: an event loop over its members, the latch, its inbox and its orders.
+
+A turn of the loop gathers what members have sent, appends all of it under one
+lock, and sends what is new.  Nothing in here may be needed after a SIGKILL: what
+must survive stands in the log, in the kernel or in the scoreboard, at every
+instruction, and a successor goes on from there.
+
+Owner:   the sessions whose `owner` is this incarnation; it alone reads, writes and
+         ends them (law 6).
+Order:   re-arm, look, sleep; and never longer than a second (law 5).
+Failure: SessionFault ends one session.  Anything else ends this process with exit
+         code 70, and its sessions go on elsewhere.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from papaya_pool import chatlog, commit, delivery, errors, handoff, latch, poller, process, session
+from papaya_pool import scoreboard as sb
+from papaya_pool import wirecount
+from papaya_pool.handoff import Kind, Message, Sent
+from papaya_pool.room import Room
+from papaya_pool.scoreboard import LIVE, P_DEADLINE_NS, P_IN_HAND, P_WAITING, Scoreboard
+from papaya_pool.session import Session
+from papaya_pool.settings import Settings
+
+_TICK_S = 1.0
+_ENDING_PAUSE_S = 0.05
+_LOCKED_PAUSE_S = 0.02
+_BUSY = poller.IN | poller.OUT
+
+
+# --- before fork, inherited by both --------------------------------------------------
+
+
+class Pool(NamedTuple):
+    """What every process of a pool inherits.  Each closes what it does not need."""
+
+    settings: Settings
+    room: Room
+    board: Scoreboard
+    latch: latch.Latch
+    inboxes: list[tuple[socket.socket, socket.socket]]  # a worker's: (its end, ours)
+
+
+class Seat(NamedTuple):
+    """A dead worker's session, inherited by its successor with the supervisor's dup."""
+
+    slot: int
+    generation: int
+    fd: int
+
+
+# --- in the worker -------------------------------------------------------------------
+
+
+class Worker:
+    """The state of one worker process."""
+
+    def __init__(self, pool: Pool, number: int, incarnation: int, control: socket.socket):
+        self._pool, self._board = pool, pool.board
+        self.process = pool.board.workers[number]
+        self._number, self._incarnation = number, incarnation
+        self._control, self._inbox = control, pool.inboxes[number][0]
+        settings = pool.settings
+        self._log = chatlog.ChatLog(pool.room.log, writable=True)
+        self._events = poller.make(settings.portable)
+        self._commit = commit.Committer(
+            pool.board, self.process, self._log, pool.latch, sync=settings.fsync == "always"
+        )
+        self._delivery = delivery.Delivery(
+            pool.board, self.process, self._log, self._events, settings.batch_bytes
+        )
+        self._sessions: dict[int, Session] = {}  # by fd
+        self._fed: dict[int, Session] = {}  # have input that may hold whole lines
+        self._ending: dict[int, Session] = {}  # told that it is over; input discarded
+        self._given: dict[int, tuple[int, int]] = {}  # slot -> generation, our dup
+        self._stop_at: float | None = None
+        self._next_tick = 0.0
+        self._accounted = -1
+        self._refused = False
+        self._deadline_ns = int(settings.worker_deadline_s * 1e9)
+        self._exact_counts = wirecount.works(settings.portable)
+        self._latch_fd, mask = pool.latch.source(number)
+        self._events.register(self._latch_fd, mask)
+        self._events.register(self._inbox.fileno(), poller.IN)
+        self._events.register(control.fileno(), poller.IN)
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit code."""
+        words, base = self.process.words, self.process.base
+        sessions, fed, work = self._sessions, self._fed, self._delivery
+        backoff_s = pause = 0.0
+        while True:
+            events = self._events.poll(pause)
+            now = time.monotonic()
+            words[base + P_DEADLINE_NS] = int(now * 1e9) + self._deadline_ns
+            for fd, event in events:
+                member = sessions.get(fd)
+                if member is None:
+                    self._other(fd)
+                    continue
+                if event & poller.OUT:
+                    work.pump(member)
+                if event & ~poller.OUT:
+                    self._read(member, event)
+            blocked = bool(fed) and not self._append()
+            outcome = work.deliver()
+            if work.finished:
+                self._finish()
+            if now >= self._next_tick:
+                self._tick(now)
+            if self._ending:
+                self._close_overdue(now)
+            if self._stop_at is not None and (not sessions or now >= self._stop_at):
+                return self._leave()
+            if outcome is delivery.Outcome.MORE:
+                pause = 0.0
+            elif blocked or outcome is delivery.Outcome.LOCKED:
+                pause = backoff_s = min(max(0.001, backoff_s * 2), _LOCKED_PAUSE_S)
+            else:
+                backoff_s, pause = 0.0, self._pause(now)
+            words[base + P_WAITING] = backoff_s > 0
+
+    def _pause(self, now: float) -> float:
+        if self._ending or self._stop_at is not None:
+            return _ENDING_PAUSE_S
+        return max(0.0, self._next_tick - now)
+
+    # --- input ---
+
+    def _read(self, member: Session, event: int) -> None:
+        if member.fd in self._ending:
+            self._discard(member)
+        elif member.eof:
+            # It went away while we were still sending, or while its lines wait.
+            if event & ~_BUSY and member.fd not in self._fed:
+                member.broken = True
+                self._delivery.leave(member)
+                self._delivery.finished.append(member)
+        else:
+            words = self.process.words
+            words[self.process.base + P_IN_HAND] = member.number + 1
+            if member.feed() or member.eof:
+                self._fed[member.fd] = member
+            words[self.process.base + P_IN_HAND] = 0
+
+    def _append(self) -> bool:
+        """Put everything gathered into the log; False if that has to wait."""
+        try:
+            batch = self._commit.commit(self._fed.values())
+        except commit.Refused as err:
+            self._complain(str(err))
+            batch = None
+        if batch is None:
+            self._hold_back()
+            return False
+        self._complain("")
+        fed = list(self._fed.values())
+        self._fed.clear()
+        self._took(fed, batch)
+        return True
+
+    def _took(self, fed: list[Session], batch: list[session.Prepared]) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        for prepared in batch:
+            member = prepared.session
+            member.slot.input_ms = now_ms
+            member.fault = prepared.fault
+        for member in fed:
+            if member.fault:
+                self._end(member)
+            elif member.eof:
+                self._no_more_input(member)
+            elif not member.mask & poller.IN:
+                self._delivery.watch(member, member.mask | poller.IN)
+
+    def _hold_back(self) -> None:
+        """The log cannot be written now: senders whose rings are full have to wait."""
+        for member in self._fed.values():
+            if member.is_full or member.eof:
+                self._delivery.watch(member, member.mask & ~poller.IN)
+
+    def _no_more_input(self, member: Session) -> None:
+        """A half-close: it gets everything up to the tail of this moment, then FIN."""
+        self._delivery.watch(member, member.mask & ~poller.IN)
+        if member.broken:
+            self._delivery.leave(member)
+            self._delivery.finished.append(member)
+        elif member.end_at is None:
+            self._delivery.finish_at(member, self._board.head().tail)
+
+    def _complain(self, why: str) -> None:
+        """Say once when the disk refuses, and once when it takes again."""
+        if bool(why) != self._refused:
+            self._refused = bool(why)
+            event = "log-refused" if why else "log-resumed"
+            process.log_line(self.process, event=event, reason=why or None)
+
+    # --- ends ---
+
+    def _finish(self) -> None:
+        finished, self._delivery.finished = self._delivery.finished, []
+        for member in finished:
+            if member.fd not in self._sessions or member.fd in self._ending:
+                continue
+            if member.broken and not member.eof:
+                # What it sent before it broke is still read, to the end (law 8).
+                self._delivery.watch(member, member.mask & ~poller.OUT)
+            else:
+                self._end(member)
+
+    def _end(self, member: Session) -> None:
+        """Begin to end a session whose whole lines are in the log (law 10)."""
+        written = self._delivery.leave(member)
+        member.slot.bytes_out = written
+        member.slot.ending = 1
+        at_line_end = not (member.skip or member.unsent or member.broken)
+        if member.fault and at_line_end and member.offset == self._delivery.position:
+            with contextlib.suppress(OSError):
+                os.write(member.fd, member.fault.wire())
+        member.shut()
+        if member.eof or member.broken:
+            self._close(member)
+        else:
+            # Unread input would turn the close into a reset, and eat the last lines.
+            member.ended_s = time.monotonic() + self._pool.settings.ending_s
+            self._ending[member.fd] = member
+            self._delivery.watch(member, poller.IN)
+
+    def _discard(self, member: Session) -> None:
+        try:
+            for _ in range(16):
+                if not os.read(member.fd, 65536):
+                    break
+            else:
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close(member)
+
+    def _close(self, member: Session) -> None:
+        self._ending.pop(member.fd, None)
+        self._fed.pop(member.fd, None)
+        del self._sessions[member.fd]
+        self._events.unregister(member.fd)
+        member.slot.state = sb.CLOSING
+        member.close()
+        self.process.sessions = len(self._sessions)
+        self._report(Message(Kind.CLOSED, member.number, member.generation))
+
+    # --- sessions that come and go ---
+
+    def take_seat(self, number: int, generation: int, fd: int) -> None:
+        """Seat a session if it is ours (law 6).  Consumes `fd`."""
+        slot = self._board.session(number)
+        if (
+            slot.state != LIVE
+            or slot.generation != generation
+            or slot.owner != self._incarnation
+            or slot.seated == self._incarnation
+        ):
+            os.close(fd)
+            return
+        slot.seated = self._incarnation
+        member = session.seat(self._board, slot, fd, self._exact_counts)
+        self._sessions[fd] = member
+        self.process.sessions = len(self._sessions)
+        self.process.moves_in += 1
+        member.mask = poller.IN
+        self._events.register(fd, poller.IN)
+        if slot.ending:
+            self._end(member)
+            return
+        self._delivery.join(member)
+        self._fed[fd] = member  # its ring may hold whole lines already
+        if member.broken:
+            while member.feed():
+                pass
+
+    def _give(self, member: Session, peer: int) -> None:
+        """Hand a session to another worker: stop, store where, store owner, send."""
+        written = self._delivery.leave(member)
+        self._events.unregister(member.fd)
+        del self._sessions[member.fd]
+        self._fed.pop(member.fd, None)
+        self.process.sessions = len(self._sessions)
+        self.process.moves_out += 1
+        session.note_position(member, written)
+        member.slot.moves += 1
+        member.slot.owner = self._board.workers[peer].incarnation
+        self._given[member.number] = member.generation, member.fd
+        message = Message(Kind.HANDOFF, member.number, member.generation)
+        if handoff.send(self._pool.inboxes[peer][1], message, member.fd) != Sent.SENT:
+            self._report(Message(Kind.UNSENT, member.number, member.generation))
+
+    def _drop_given(self) -> None:
+        """Close our dups of sessions that somebody else holds now."""
+        for number, (generation, fd) in list(self._given.items()):
+            slot = self._board.session(number)
+            if slot.generation != generation or slot.seated == slot.owner or slot.state != LIVE:
+                os.close(fd)
+                del self._given[number]
+
+    def _peers(self) -> list[sb.ProcessSlot]:
+        """The other workers that take sessions, the least loaded first."""
+        others = [
+            slot
+            for slot in self._board.workers
+            if slot.number != self._number and slot.state == sb.SERVING
+        ]
+        return sorted(others, key=lambda slot: slot.sessions)
+
+    # --- everything that is no member ---
+
+    def _other(self, fd: int) -> None:
+        if fd == self._latch_fd:
+            self._pool.latch.rearm(self._number)
+        elif fd == self._inbox.fileno():
+            for message in handoff.receive_all(self._inbox)[0]:
+                if message.kind == Kind.HANDOFF and message.fd >= 0:
+                    self.take_seat(message.slot, message.generation, message.fd)
+        elif fd == self._control.fileno():
+            self._obey()
+
+    def _obey(self) -> None:
+        messages, gone = handoff.receive_all(self._control)
+        for message in messages:
+            if message.kind == Kind.STOP:
+                self._stop()
+        if gone:  # the supervisor died; members chat on (design: the processes)
+            self._events.unregister(self._control.fileno())
+
+    def _stop(self) -> None:
+        """Every member gets what there is by now, and then the end."""
+        self._stop_at = time.monotonic() + self._pool.settings.stop_s
+        end = self._board.head().tail
+        for member in list(self._sessions.values()):
+            if member.fd not in self._ending and member.end_at is None:
+                self._delivery.finish_at(member, end)
+
+    def _tick(self, now: float) -> None:
+        self._next_tick = now + _TICK_S
+        if self._delivery.position != self._accounted or self._delivery.behind:
+            self._delivery.account()
+            self._accounted = self._delivery.position
+        self._drop_given()
+
+    def _close_overdue(self, now: float) -> None:
+        for member in list(self._ending.values()):
+            if now >= member.ended_s:
+                self._close(member)
+
+    def _leave(self) -> int:
+        for member in list(self._sessions.values()):
+            self._delivery.leave(member)
+            self._close(member)
+        self._delivery.account()
+        self._report(Message(Kind.STOPPED))
+        return errors.EX_OK
+
+    def _report(self, message: Message) -> None:
+        """Tell the supervisor.  If that fails, what it sees in the slots is enough."""
+        handoff.send(self._control, message)
+
+
+def main(
+    pool: Pool, number: int, incarnation: int, control: socket.socket, seats: Iterable[Seat]
+) -> int:
+    """A worker's life, after the fork.  Returns its exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
+    process.name(f"papaya:w{number}")
+    try:
+        worker = Worker(pool, number, incarnation, control)
+    except OSError as err:
+        process.log_line(pool.board.workers[number], event="cannot-boot", reason=str(err))
+        return errors.EX_BOOT
+    for seat in seats:
+        worker.take_seat(*seat)
+    handoff.send(control, Message(Kind.READY, number, incarnation))
+    return worker.run()
