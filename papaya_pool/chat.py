@@ -5,7 +5,9 @@ Failure: whatever goes wrong is one line on stderr and an exit code (design
 """
 
 import argparse
+import dataclasses
 import getpass
+import locale
 import os
 import secrets
 import selectors
@@ -41,7 +43,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (config.ConfigFault, errors.UsageFault) as fault:
         line.complain(str(fault))
         return getattr(fault, "exit_code", errors.EX_USAGE)
+    if wants_screen(options):
+        return _screen_mode(target, profile)
     return _line_mode(options, target, profile)
+
+
+def wants_screen(options: argparse.Namespace) -> bool:
+    """Whether a person sits there, and asked for nothing that needs line mode."""
+    asked = options.line or options.json or options.follow or options.quiet
+    if asked or options.send or os.environ.get("TERM", "dumb") in ("dumb", ""):
+        return False
+    return all(f is not None and f.isatty() for f in (sys.stdin, sys.stdout))
+
+
+def _screen_mode(target: driver.Target, profile: member.Profile) -> int:
+    import curses  # a Python without it still has line mode
+
+    from papaya_pool.client import screen, terminal
+
+    locale.setlocale(locale.LC_ALL, "")
+    profile = dataclasses.replace(profile, patience_s=None)
+    with selectors.SelectSelector() as selector:
+        drive = driver.Driver(selector, target, member.Member(profile))
+        term = terminal.Terminal(os.environ)
+        try:
+            return screen.ScreenMode(selector, drive, term, str(target)).run()
+        except curses.error as err:
+            line.complain(f"this terminal cannot show it ({err}); try --line")
+            return errors.EX_UNAVAILABLE
+        finally:
+            drive.close()
 
 
 def _line_mode(
@@ -181,6 +212,7 @@ def _parser() -> settings.Parser:
         default=[],
         help="send this instead of what stdin says; may be repeated",
     )
+    add("--line", action="store_true", help="line mode, also on a terminal")
     add("--json", action="store_true", help="one object a message: seq time name text")
     add("--follow", action="store_true", help="stay after the end of input")
     add("--quiet", action="store_true", help="print no messages")

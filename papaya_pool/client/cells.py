@@ -41,7 +41,8 @@ def harmless(text: str) -> str:
         else:
             base = _base(char, kind)
             shown.append(base)
-            marks = 0 if base else marks
+            # A space takes no marks: they would stand on nothing.
+            marks = marks if not base else MARKS if base.isspace() else 0
     return "".join(shown)
 
 

@@ -47,7 +47,7 @@ class Driver:
         self.target, self.member = target, who
         self._selector, self._roll = selector, roll
         self._key = link.secret(target.key)
-        self._tls = not (target.plain or settings.is_loopback(target.host))
+        self.tls = not (target.plain or settings.is_loopback(target.host))
         self._wire: dial.Wire | None = None
         self._watched: object | None = None
         self._link: link.Link | None = None
@@ -129,7 +129,7 @@ class Driver:
     def _connect(self, now: float) -> list[member.Event]:
         self._deadline = now + LOGIN_DEADLINE_S
         try:
-            self._wire = dial.Wire(self.target.host, self.target.port, tls=self._tls)
+            self._wire = dial.Wire(self.target.host, self.target.port, tls=self.tls)
         except OSError as err:
             return self._unreachable(err, now)
         return self._watch([])
@@ -204,8 +204,8 @@ class Driver:
         return [member.Over(errors.EX_UNAVAILABLE, text)]
 
     def _refused(self, code: str, words: str, now: float) -> list[member.Event]:
-        if code == "tls" and not self._tls and not self.target.plain:
-            self._tls = True
+        if code == "tls" and not self.tls and not self.target.plain:
+            self.tls = True
             self._drop()
             return self._connect(now)
         waited, roll = self._begin_waiting(now), self._roll()
