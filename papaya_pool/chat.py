@@ -6,25 +6,26 @@ Failure: whatever goes wrong is one line on stderr and an exit code (design
 
 import argparse
 import dataclasses
-import getpass
 import locale
 import os
 import secrets
 import selectors
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from papaya_pool import __version__, errors, records, settings
-from papaya_pool.client import config, driver, line, member
+from papaya_pool.client import config, driver, line, member, setup
 
 EX_INTERRUPTED = 128 + signal.SIGINT
 SEQ_LIMIT = 2**63 - 1
 
 _DESCRIPTION = """\
 Chat from a terminal, or from a pipe: `echo hi | papaya-chat` sends a line and
-leaves once it is in the log.
+leaves once it is in the log.  `papaya-chat join` asks for an invitation and can
+save the room; `papaya-chat ROOM` joins it again.  Without ROOM it joins the pool
+that runs on this machine.
 """
 
 _EPILOG = """\
@@ -37,15 +38,35 @@ exit codes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
+    # A locale that cannot say it must not end the program.
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        target, profile = _target(options), _profile(options)
-    except (config.ConfigFault, errors.UsageFault) as fault:
+        room, exit_code = _room(options)
+        return exit_code or _chat(options, room)
+    except config.ConfigFault as fault:
         line.complain(str(fault))
-        return getattr(fault, "exit_code", errors.EX_USAGE)
+        return fault.exit_code
+    except errors.UsageFault as fault:
+        line.complain(str(fault))
+        return errors.EX_USAGE
+    except (KeyboardInterrupt, EOFError):
+        print(file=sys.stderr)
+        return EX_INTERRUPTED
+
+
+def _chat(options: argparse.Namespace, room: config.Room) -> int:
     if wants_screen(options):
-        return _screen_mode(target, profile)
-    return _line_mode(options, target, profile)
+        return _screen_mode(options, room)
+    mode = line.Options(
+        json=options.json,
+        follow=options.follow,
+        quiet=options.quiet,
+        texts=tuple(options.send),
+    )
+    return _line_mode(room, _profile(options, room), mode)
 
 
 def wants_screen(options: argparse.Namespace) -> bool:
@@ -56,18 +77,33 @@ def wants_screen(options: argparse.Namespace) -> bool:
     return all(f is not None and f.isatty() for f in (sys.stdin, sys.stdout))
 
 
-def _screen_mode(target: driver.Target, profile: member.Profile) -> int:
+def _line_mode(room: config.Room, profile: member.Profile, mode: line.Options) -> int:
+    with selectors.SelectSelector() as selector:  # epoll takes no regular file
+        drive = driver.Driver(selector, _target(room), member.Member(profile))
+        run = line.LineMode(selector, drive, mode)
+        try:
+            return run.run()
+        except KeyboardInterrupt:
+            run.interrupted()
+            return EX_INTERRUPTED
+        finally:
+            drive.close()
+
+
+def _screen_mode(options: argparse.Namespace, room: config.Room) -> int:
     import curses  # a Python without it still has line mode
 
     from papaya_pool.client import screen, terminal
 
     locale.setlocale(locale.LC_ALL, "")
-    profile = dataclasses.replace(profile, patience_s=None)
+    profile = dataclasses.replace(_profile(options, room), patience_s=None)
+    title = str(_target(room)) if options.room in (None, "join") else options.room
     with selectors.SelectSelector() as selector:
-        drive = driver.Driver(selector, target, member.Member(profile))
+        drive = driver.Driver(selector, _target(room), member.Member(profile))
         term = terminal.Terminal(os.environ)
+        reads = config.Reads(os.environ)
         try:
-            return screen.ScreenMode(selector, drive, term, str(target)).run()
+            return screen.ScreenMode(selector, drive, term, title, reads).run()
         except curses.error as err:
             line.complain(f"this terminal cannot show it ({err}); try --line")
             return errors.EX_UNAVAILABLE
@@ -75,42 +111,35 @@ def _screen_mode(target: driver.Target, profile: member.Profile) -> int:
             drive.close()
 
 
-def _line_mode(
-    options: argparse.Namespace, target: driver.Target, profile: member.Profile
-) -> int:
-    # A locale that cannot say it must not end the program.
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
-    with selectors.SelectSelector() as selector:  # epoll takes no regular file
-        drive = driver.Driver(selector, target, member.Member(profile))
-        mode = line.LineMode(
-            selector,
-            drive,
-            line.Options(
-                json=options.json,
-                follow=options.follow,
-                quiet=options.quiet,
-                texts=tuple(options.send),
-            ),
-        )
-        try:
-            return mode.run()
-        except KeyboardInterrupt:
-            mode.interrupted()
-            return EX_INTERRUPTED
-        finally:
-            drive.close()
-
-
 # --- what was asked for --------------------------------------------------------------
 
 
-def _target(options: argparse.Namespace) -> driver.Target:
-    environ: Mapping[str, str] = os.environ
+def _room(options: argparse.Namespace) -> tuple[config.Room, int]:
+    """Where to join and 0, or an exit code if that did not work."""
+    if options.room == "join":
+        return setup.join(
+            config.config_dir(os.environ),
+            options.name or "",
+            options.save_as or "",
+            lambda room: _try_out(dataclasses.replace(room, plain=options.plain)),
+        )
+    if options.room is None:
+        return _pool_here(options), 0
+    room = config.load_room(config.config_dir(os.environ), options.room)
+    return dataclasses.replace(
+        room,
+        host=options.host or room.host,
+        port=options.port or room.port,
+        key=config.read_key(Path(options.key_file)) if options.key_file else room.key,
+        plain=options.plain or room.plain,
+    ), 0
+
+
+def _pool_here(options: argparse.Namespace) -> config.Room:
     here = options.state_dir is not None or options.host is None
     state_dir = None
     if options.key_file is None or (options.port is None and here):
-        state_dir = settings.find_state_dir(options.state_dir, environ)
+        state_dir = settings.find_state_dir(options.state_dir, os.environ)
     if options.key_file is not None:
         key = config.read_key(Path(options.key_file))
     else:
@@ -120,10 +149,20 @@ def _target(options: argparse.Namespace) -> driver.Target:
     if port is None:
         port = config.pool_port(state_dir) if state_dir and here else settings.PORT
     host = options.host or settings.HOST
-    return driver.Target(host, port, key, plain=options.plain)
+    return config.Room(host, port, key, plain=options.plain)
 
 
-def _profile(options: argparse.Namespace) -> member.Profile:
+def _try_out(room: config.Room) -> int:
+    """Join and leave: the exit code, and why on stderr."""
+    profile = member.Profile(room.name, "last=0", secrets.token_hex(16), patience_s=10.0)
+    return _line_mode(room, profile, line.Options(quiet=True, no_input=True))
+
+
+def _target(room: config.Room) -> driver.Target:
+    return driver.Target(room.host, room.port, room.key, plain=room.plain)
+
+
+def _profile(options: argparse.Namespace, room: config.Room) -> member.Profile:
     if options.since is not None:
         past = f"since={options.since}"
     elif options.last is not None:
@@ -131,25 +170,26 @@ def _profile(options: argparse.Namespace) -> member.Profile:
     else:
         typed = sys.stdin is not None and sys.stdin.isatty() and not options.send
         past = "last=100" if typed else "last=0"
-    name = _login_name() if options.name is None else options.name
-    return member.Profile(name, past, secrets.token_hex(16), options.patience)
-
-
-def _login_name() -> str:
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):
-        name = ""
-    name = "".join(c for c in name if records.is_name(c))[: records.NAME_CHARS]
+    name = options.name or room.name or setup.login_name()
     if not name:
         raise config.ConfigFault("this user has no name: give --name")
-    return name
+    return member.Profile(name, past, secrets.token_hex(16), options.patience)
 
 
 def _name(text: str) -> str:
     if not records.is_name(text):
         raise argparse.ArgumentTypeError(
             "a name has 1 to 32 letters, digits and _.- (and at most 64 bytes)"
+        )
+    return text
+
+
+def _room_name(text: str) -> str:
+    if text.startswith(config.INVITATION):
+        # Not repeated, and too late for this time: the list of processes has it.
+        raise argparse.ArgumentTypeError(
+            "an invitation holds a key, and others can read a command line: "
+            "say papaya-chat join"
         )
     return text
 
@@ -171,17 +211,26 @@ def _host(text: str) -> str:
     return host
 
 
-def _parser() -> settings.Parser:
-    parser = settings.Parser(
+def parser() -> settings.Parser:
+    """Also what the shell completion and the man page are made from."""
+    options = settings.Parser(
         prog="papaya-chat",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = options.add_argument
     add("--version", action="version", version=f"%(prog)s {__version__}")
+    add("room", metavar="ROOM", nargs="?", type=_room_name, help="a saved room, or join")
     add("--name", metavar="NAME", type=_name, help="your name (default: your login)")
+    _add_where(options)
+    _add_what(options)
+    return options
+
+
+def _add_where(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument
     add("--host", metavar="ADDR", type=_host, help="default: this machine")
     add(
         "--port",
@@ -192,7 +241,12 @@ def _parser() -> settings.Parser:
     add("--key-file", metavar="FILE", help="128 hex digits, readable by you alone")
     add("--state-dir", metavar="DIR", help="of a pool here: gives key and port")
     add("--plain", action="store_true", help="no TLS, also beyond this machine")
-    past = parser.add_mutually_exclusive_group()
+    add("--save-as", metavar="ROOM", help="with join: save the room under this name")
+
+
+def _add_what(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument
+    past = options.add_mutually_exclusive_group()
     past.add_argument(
         "--since",
         metavar="SEQ",
@@ -223,7 +277,6 @@ def _parser() -> settings.Parser:
         default=member.PATIENCE_S,
         help="give a lost server up after so long (default: 60)",
     )
-    return parser
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ _Address = tuple[int, int, int, str, tuple[object, ...]]
 
 def _look_up(host: str, port: int) -> list[_Address]:
     try:
-        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except (socket.gaierror, UnicodeError) as err:
         raise OSError(f"{host}: {getattr(err, 'strerror', None) or 'bad name'}") from err
 

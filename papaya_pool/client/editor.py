@@ -7,6 +7,7 @@ Not here: what Enter means (view.py), and how wide anything is (paint.py).
 """
 
 import re
+from collections.abc import Callable
 
 from papaya_pool.client import cells
 
@@ -25,7 +26,7 @@ class Editor:
         self._history: list[str] = []
         self._at = 0  # where in the history; its end is the line being typed
         self._draft = ""
-        self._keys = {
+        self._keys: dict[str, Callable[[], object]] = {
             "left": lambda: self._move(len(_last(self.before))),
             "right": lambda: self._move(-len(_first(self.after))),
             "ctrl-b": lambda: self._move(len(_last(self.before))),

@@ -33,6 +33,7 @@ class Options:
     follow: bool = False  # stay after the end of input
     quiet: bool = False  # print no messages
     texts: tuple[str, ...] = ()  # to send instead of what stdin says
+    no_input: bool = False  # join, and leave again
 
 
 def rendered(record: records.Record, *, as_json: bool) -> str:
@@ -67,7 +68,7 @@ class LineMode:
             for text in self._options.texts:
                 self._take(os.fsencode(text) + b"\n")
             self._end_input()
-        elif sys.stdin is None:  # started without one: `papaya-chat <&-`
+        elif self._options.no_input or sys.stdin is None:  # `papaya-chat <&-`
             self._end_input()
         over = self._show(self._driver.start(time.monotonic()))
         while over is None:

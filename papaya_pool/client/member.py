@@ -82,7 +82,7 @@ class Member:
         self.position = 0  # the last seq that was shown, or the one before the first
         self.head = 0
         self.ever_joined = False
-        self._log: str | None = None
+        self.log: str | None = None  # which log `position` belongs to
         self._tokens = True  # until the server says that it knows no session=
         self._joined = False
         self._attempts = 0
@@ -94,7 +94,7 @@ class Member:
     def request(self, nonce: str, word: str = "PAPAYA/2", past: str | None = None) -> str:
         """The first line of the next connection."""
         if past is None:
-            past = self.profile.past if self._log is None else f"since={self.position}"
+            past = self.profile.past if self.log is None else f"since={self.position}"
         words = [word, self.profile.name, nonce, past]
         if self._tokens and word == "PAPAYA/2":
             words.append(f"session={self.profile.token}")
@@ -112,12 +112,12 @@ class Member:
         return self.outbox.unsent(self.head) if self._joined else b""
 
     def _take_joined(self, joined: link.Joined) -> list[Event]:
-        if self._log not in (None, joined.log):
+        if self.log not in (None, joined.log):
             self._start_afresh()
             raise ValueError("the server has another log now: starting afresh")
-        if self._log is None:
+        if self.log is None:
             self.position = first_position(self.profile.past, joined.head)
-        self._log, self.head = joined.log, joined.head
+        self.log, self.head = joined.log, joined.head
         self._joined = self.ever_joined = True
         self._attempts = 0
         self.outbox.joined(joined.taken)
@@ -143,7 +143,7 @@ class Member:
             self.outbox.settle()
 
     def _start_afresh(self) -> None:
-        self._log = None
+        self.log = None
 
     # --- after a connection ----------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Member:
             self._tokens = False
             self._joined = False
             return [Down("the server knows no session=", 0.0)]
-        if code == "since" and self._log is not None:
+        if code == "since" and self.log is not None:
             self._start_afresh()
             self.profile = replace(self.profile, past="last=100")
             text = "the server's log is shorter now: starting afresh"
@@ -213,5 +213,5 @@ def first_position(past: str, head: int) -> int:
 
 def backoff(attempts: int, roll: float) -> float:
     """Seconds to wait: doubling, and spread so that a room does not come back as one."""
-    longest = min(FIRST_DELAY_S * 2 ** min(attempts, 10), LONGEST_DELAY_S)
+    longest = min(FIRST_DELAY_S * (1 << min(attempts, 10)), LONGEST_DELAY_S)
     return longest * (0.5 + roll / 2)

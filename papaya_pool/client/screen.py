@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from papaya_pool import errors
-from papaya_pool.client import ask, driver, keys, line, member, paint, terminal, view
+from papaya_pool.client import ask, config, driver, keys, line, member, paint, terminal, view
 
 FRAME_S = 1 / 25
 INPUT, READ_SIZE = 0, 1 << 16
@@ -31,11 +31,13 @@ class ScreenMode:
         drive: driver.Driver,
         term: terminal.Terminal,
         room: str,
+        reads: config.Reads | None = None,
     ) -> None:
         self._selector, self._driver, self._terminal = selector, drive, term
         me = drive.member.profile.name
         self._view = view.View(me, room, lambda: datetime.now().astimezone())
         self._keys = keys.Keys()
+        self._reads = reads
         self._asks: list[ask.Ask] = []
         self._open = False
         self._dirty = False
@@ -45,14 +47,6 @@ class ScreenMode:
         self._asked_for_who = False
         self._signals: list[int] = []
         self._over: member.Over | None = None
-
-    @property
-    def last_read(self) -> int:
-        return self._view.newest
-
-    def begin_unread_after(self, seq: int) -> None:
-        """What an earlier session has shown; before run()."""
-        self._view.last_read = seq
 
     def run(self) -> int:
         """The exit code.  Blocks until the person leaves."""
@@ -68,6 +62,8 @@ class ScreenMode:
         finally:
             if self._open:
                 self._terminal.close()
+            if self._reads and self._driver.member.log:
+                self._reads.note(self._driver.member.log, self._view.newest)
             for asking in self._asks:
                 asking.close()
             signal.set_wakeup_fd(before)
@@ -174,6 +170,8 @@ class ScreenMode:
             self._open = True
             self._view.resize(*self._terminal.size())
             self._selector.register(INPUT, selectors.EVENT_READ, self)
+            if self._reads and self._driver.member.log:
+                self._view.last_read = self._reads.last(self._driver.member.log)
         self._view.joined(head)
         self._ask_who(now)
 

@@ -263,6 +263,6 @@ def _wrap(text: str, first_room: int, room: int) -> tuple[str, list[str]]:
         return first, rest
     if first_room < 8:
         return "", cells.wrap(text, room)
-    first = cells.wrap(text, first_room)[0]
-    rest = text[len(first) :].lstrip(" ")
-    return first, cells.wrap(rest, room) if rest else []
+    begin = cells.wrap(text, first_room)[0]
+    remainder = text[len(begin) :].lstrip(" ")
+    return begin, cells.wrap(remainder, room) if remainder else []

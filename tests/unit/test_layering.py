@@ -53,7 +53,7 @@ KEYS = {
     "selectors": {"poller", "client", "chat", "ctl"},
     "signal": {
         *{"acceptor", "worker", "syncer", "supervisor"},
-        *{"__main__", "top", "chat", "ctl"},
+        *{"__main__", "top", "chat", "ctl", "client"},
     },
     "socket.SCM_RIGHTS": {"handoff"},
     "os._exit": {"supervisor"},
