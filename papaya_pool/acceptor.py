@@ -23,7 +23,8 @@ from papaya_pool import chatlog, dialects, errors, handoff, listener, poller, pr
 from papaya_pool import scoreboard as sb
 from papaya_pool.dialects import Admit, Login, Refuse, Send
 from papaya_pool.handoff import Kind, Message, Sent
-from papaya_pool.worker import Pool
+from papaya_pool.process import Pool
+from papaya_pool.settings import is_loopback
 
 _HISTORY_LINES = 7  # what the original server sends first
 _ACCEPTED_A_TURN = 64
@@ -116,7 +117,7 @@ class Acceptor:
                 key_digits=self._key,
                 proof_key=self._proof_key,
                 server_nonce=secrets.token_hex(16).encode(),
-                classic_allowed=self._pool.settings.classic or _is_loopback(conn),
+                classic_allowed=self._pool.settings.classic or is_loopback(conn.getsockname()[0]),
             )
             deadline = now + self._pool.settings.login_deadline_s
             stranger = Stranger(conn, address, login, deadline)
@@ -285,12 +286,6 @@ class Acceptor:
                 conn.close()
                 del self._handed[number]
                 self._unsure[worker] -= 1
-
-
-def _is_loopback(conn: socket.socket) -> bool:
-    """Whether our own end of the connection cannot be reached from outside."""
-    host = str(conn.getsockname()[0])
-    return host.startswith("127.") or host in ("::1", "::ffff:127.0.0.1")
 
 
 def main(

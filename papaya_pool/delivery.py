@@ -32,7 +32,7 @@ from papaya_pool.scoreboard import (
 from papaya_pool.session import Session
 
 _CATCH_UP_BYTES = 1 << 18  # sent to one member before the others' turn
-_RENDERINGS = 8  # batches whose classic rendering is kept for those just behind
+_RENDERINGS = 16  # batches whose classic rendering is kept for those just behind
 
 
 class Outcome(enum.Enum):
@@ -97,7 +97,9 @@ class Delivery:
 
     def _step_in(self, session: Session) -> None:
         if session.dialect == CLASSIC:
+            self._process.set_check(self.position, self._rendered_bytes)
             session.delta = self.written(session) - self._rendered_bytes
+            session.slot.step_in(session.delta)
         self.in_step[session.dialect][session.fd] = session
         self.watch(session, session.mask & ~poller.OUT)
         words, base = self._process.words, self._process.base
@@ -126,10 +128,7 @@ class Delivery:
         return session.offset - session.origin - len(session.unsent)
 
     def account(self) -> None:
-        """Write down where everybody is: for papaya-top, and as classic checkpoints."""
-        classic = self.in_step[CLASSIC]
-        for session in classic.values():
-            session.slot.set_check(self.position, self._rendered_bytes + session.delta)
+        """Write down where everybody is, for papaya-top."""
         tail, worst = self._board.head().tail, 0
         for members in (*self.in_step, self.behind):
             for session in members.values():
@@ -175,6 +174,7 @@ class Delivery:
                 session.slot.set_check(begin, self._rendered_bytes + session.delta)
                 self._fall_behind(session, begin, max(sent, 0), sent)
             self._rendered_bytes += len(payload)
+            self._process.set_check(self.position, self._rendered_bytes)
             words[base + P_BYTES_OUT] += len(payload) * len(classic)
         words[base + P_POSITION] = self.position
         if self._ahead:
@@ -257,6 +257,9 @@ class Delivery:
             if end <= limit:
                 return end, payload
         stop = min(limit, history_end) if in_history else limit
+        # Stop where a rendering that we have goes on, else every member that fell
+        # behind at a place of its own would need renderings of its own for ever.
+        stop = min([stop, *(o for o in self._renderings if offset < o < stop)])
         lines = self._log.read_lines(offset, stop, self._batch_bytes)
         end, payload = offset + len(lines), records.rendered(lines)
         if in_history:

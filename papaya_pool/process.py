@@ -1,4 +1,4 @@
-"""What each of our processes does first, and how each of them speaks to the log.
+"""What each of our processes inherits, does first, and says on stderr.
 
 Order:   close_others() before anything else after a fork.  A descriptor that was
          inherited by accident keeps a dead process's lock, or a departed member's
@@ -9,13 +9,40 @@ Format:  log lines are `key=value` with identity first; people grep them, and te
 
 import contextlib
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from papaya_pool.scoreboard import ROLES, ProcessSlot
+from papaya_pool.latch import Latch
+from papaya_pool.room import Room
+from papaya_pool.scoreboard import ROLES, ProcessSlot, Scoreboard
+from papaya_pool.settings import Settings
 
-LEVELS = ("debug", "info", "warning", "error")
+
+# --- before fork, inherited by all ---------------------------------------------------
+
+
+class Pool(NamedTuple):
+    """What every process of a pool inherits.  Each closes what it does not need."""
+
+    settings: Settings
+    room: Room
+    board: Scoreboard
+    latch: Latch
+    inboxes: list[tuple[socket.socket, socket.socket]]  # a worker's: (its end, ours)
+
+
+class Seat(NamedTuple):
+    """A dead worker's session, inherited by its successor with the supervisor's dup."""
+
+    slot: int
+    generation: int
+    fd: int
+
+
+# --- after it ------------------------------------------------------------------------
 
 
 def role(slot: ProcessSlot, workers: int) -> str:

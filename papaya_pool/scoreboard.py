@@ -42,7 +42,8 @@ H_MOVED_TO, H_LOG_ID, H_BOOT_ID = 256, 320, 336  # texts: byte offsets
 (P_DEADLINE_NS, P_WAITING, P_SESSIONS, P_IN_HAND, P_POSITION, P_LAG) = range(8, 14)
 (P_MESSAGES, P_LINES, P_BYTES_IN, P_DELIVERIES, P_BYTES_OUT, P_LOCK_NS) = range(16, 22)
 (P_MOVES_IN, P_MOVES_OUT, P_TORN, P_ADMITTED, P_REFUSED, P_WAKES) = range(22, 28)
-PROCESS_WORDS = 32
+P_CHECK_N, P_CHECK = 32, 33  # and 35: (position, rendered bytes) of classic in step
+PROCESS_WORDS = 40
 
 EMPTY, STARTING, SERVING, DRAINING, DRAINED, STOPPING = range(6)
 STATES = ("empty", "starting", "serving", "draining", "drained", "stopping")
@@ -60,6 +61,7 @@ ROLES = ("acceptor", "syncer", "supervisor")
 S_CHECK_N, S_CHECK = 19, 20  # S_CHECK and S_CHECK + 2: (offset, written)
 (S_SINCE_MS, S_INPUT_MS, S_MOVES, S_CPU_NS, S_MESSAGES) = range(24, 29)
 (S_DEATHS, S_DEATH_TAKEN, S_ALONE, S_BYTES_OUT, S_LAG) = range(29, 34)
+S_IN_STEP, S_DELTA = 34, 35
 SESSION_WORDS = 80
 NAME_AT, ADDRESS_AT, TOKEN_AT, PREAMBLE_AT = 320, 384, 448, 480
 PREAMBLE_BYTES = SESSION_WORDS * 8 - PREAMBLE_AT
@@ -89,6 +91,20 @@ def _word(at: int) -> property:
     return property(load, store)
 
 
+def _pair(words: memoryview, at: int) -> tuple[int, int]:
+    """Two words that change as one: a number, then two pairs, see _publish_pair()."""
+    pair = at + 1 + 2 * (words[at] & 1)
+    return words[pair], words[pair + 1]
+
+
+def _publish_pair(words: memoryview, at: int, first: int, second: int) -> None:
+    """Published as the head is, so that no successor sees half of a change."""
+    n = words[at] + 1
+    pair = at + 1 + 2 * (n & 1)
+    words[pair], words[pair + 1] = first, second
+    words[at] = n
+
+
 class ProcessSlot:
     """One process's words."""
 
@@ -107,6 +123,13 @@ class ProcessSlot:
 
     def __init__(self, words: memoryview, base: int, number: int) -> None:
         self.words, self.base, self.number = words, base, number
+
+    def check(self) -> tuple[int, int]:
+        """(position, rendered bytes) to which classic members in step were sent."""
+        return _pair(self.words, self.base + P_CHECK_N)
+
+    def set_check(self, position: int, rendered_bytes: int) -> None:
+        _publish_pair(self.words, self.base + P_CHECK_N, position, rendered_bytes)
 
 
 class SessionSlot:
@@ -170,15 +193,23 @@ class SessionSlot:
 
     def check(self) -> tuple[int, int]:
         """The classic checkpoint: (log offset at a line's end, written there)."""
-        at = self.base + S_CHECK + 2 * (self.words[self.base + S_CHECK_N] & 1)
-        return self.words[at], self.words[at + 1]
+        return _pair(self.words, self.base + S_CHECK_N)
 
     def set_check(self, offset: int, written: int) -> None:
-        """Published as the head is, so that no successor sees half a checkpoint."""
-        n = self.words[self.base + S_CHECK_N] + 1
-        at = self.base + S_CHECK + 2 * (n & 1)
-        self.words[at], self.words[at + 1] = offset, written
-        self.words[self.base + S_CHECK_N] = n
+        """Move the checkpoint; a session that was in step is no longer."""
+        _publish_pair(self.words, self.base + S_CHECK_N, offset, written)
+        self.words[self.base + S_IN_STEP] = 0
+
+    def step_in(self, delta: int) -> None:
+        """From now on the worker's own check, plus `delta`, is this session's."""
+        self.words[self.base + S_DELTA] = delta % (1 << 64)
+        self.words[self.base + S_IN_STEP] = 1
+
+    def step_out(self, position: int, rendered_bytes: int) -> None:
+        """Make the checkpoint the session's own again, if it was its worker's."""
+        if self.words[self.base + S_IN_STEP]:
+            delta = self.words[self.base + S_DELTA]
+            self.set_check(position, (rendered_bytes + delta) % (1 << 64))
 
     def clear(self) -> None:
         """Forget everything but the generation.  For who claims a free slot."""
@@ -227,10 +258,12 @@ class Scoreboard:
         return cls(block.buf, name, block)
 
     def unlink(self) -> None:
-        """Take the block's name away; who has it mapped keeps it."""
+        """Take the block's name away, and our own view of it.  Who made it, at the end."""
+        assert isinstance(self._keep, shared_memory.SharedMemory)
         with contextlib.suppress(FileNotFoundError), _untracked():
-            assert isinstance(self._keep, shared_memory.SharedMemory)
             self._keep.unlink()
+        self.words.release()  # else the block complains of it when it is closed
+        self._keep.close()
 
     # --- the head ---
 

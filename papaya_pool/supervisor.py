@@ -40,9 +40,9 @@ from papaya_pool import (
 from papaya_pool import scoreboard as sb
 from papaya_pool.children import Child, GiveUp, Kill, Place, Spawn
 from papaya_pool.handoff import Kind, Message
+from papaya_pool.process import Pool, Seat
 from papaya_pool.room import Room
 from papaya_pool.settings import Settings
-from papaya_pool.worker import Pool, Seat
 
 _DEFAULT_CLIENTS = 10_000
 _SPARE_FDS = 64
@@ -264,6 +264,9 @@ class Supervisor:
             action="respawn" if place.wanted and self._stop_at is None else "none",
         )
         slot.state, slot.pid, slot.deadline_ns = sb.EMPTY, 0, 0
+        for session in self._orphans():
+            if session.owner == slot.incarnation:
+                session.step_out(*slot.check())
         if number == self._acceptor:
             self._free_claimed()
         self._unsettled |= number < self._settings.workers

@@ -16,7 +16,7 @@ import time
 from papaya_pool import handoff, process
 from papaya_pool import scoreboard as sb
 from papaya_pool.handoff import Kind, Message
-from papaya_pool.worker import Pool
+from papaya_pool.process import Pool
 
 
 def main(pool: Pool, control: socket.socket) -> int:

@@ -18,42 +18,28 @@ import signal
 import socket
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from papaya_pool import chatlog, commit, delivery, errors, handoff, latch, poller, process, session
+from papaya_pool import (
+    chatlog,
+    commit,
+    delivery,
+    errors,
+    handoff,
+    poller,
+    process,
+    session,
+    wirecount,
+)
 from papaya_pool import scoreboard as sb
-from papaya_pool import wirecount
 from papaya_pool.handoff import Kind, Message, Sent
-from papaya_pool.room import Room
-from papaya_pool.scoreboard import LIVE, P_DEADLINE_NS, P_IN_HAND, P_WAITING, Scoreboard
+from papaya_pool.process import Pool, Seat
+from papaya_pool.scoreboard import LIVE, P_DEADLINE_NS, P_IN_HAND, P_WAITING
 from papaya_pool.session import Session
-from papaya_pool.settings import Settings
 
 _TICK_S = 1.0
 _ENDING_PAUSE_S = 0.05
 _LOCKED_PAUSE_S = 0.02
 _BUSY = poller.IN | poller.OUT
-
-
-# --- before fork, inherited by both --------------------------------------------------
-
-
-class Pool(NamedTuple):
-    """What every process of a pool inherits.  Each closes what it does not need."""
-
-    settings: Settings
-    room: Room
-    board: Scoreboard
-    latch: latch.Latch
-    inboxes: list[tuple[socket.socket, socket.socket]]  # a worker's: (its end, ours)
-
-
-class Seat(NamedTuple):
-    """A dead worker's session, inherited by its successor with the supervisor's dup."""
-
-    slot: int
-    generation: int
-    fd: int
 
 
 # --- in the worker -------------------------------------------------------------------
