@@ -116,12 +116,13 @@ def _screen_mode(options: argparse.Namespace, room: config.Room) -> int:
 
 def _room(options: argparse.Namespace) -> tuple[config.Room, int]:
     """Where to join and 0, or an exit code if that did not work."""
+    dialect = options.dialect or "native"
     if options.room == "join":
         return setup.join(
             config.config_dir(os.environ),
-            options.name or "",
+            config.Room("", 0, "", options.name or "", options.plain, dialect),
             options.save_as or "",
-            lambda room: _try_out(dataclasses.replace(room, plain=options.plain)),
+            _try_out,
         )
     if options.room is None:
         return _pool_here(options), 0
@@ -132,6 +133,7 @@ def _room(options: argparse.Namespace) -> tuple[config.Room, int]:
         port=options.port or room.port,
         key=config.read_key(Path(options.key_file)) if options.key_file else room.key,
         plain=options.plain or room.plain,
+        dialect=options.dialect or room.dialect,
     ), 0
 
 
@@ -149,17 +151,25 @@ def _pool_here(options: argparse.Namespace) -> config.Room:
     if port is None:
         port = config.pool_port(state_dir) if state_dir and here else settings.PORT
     host = options.host or settings.HOST
-    return config.Room(host, port, key, plain=options.plain)
+    dialect = options.dialect or "native"
+    return config.Room(host, port, key, plain=options.plain, dialect=dialect)
 
 
 def _try_out(room: config.Room) -> int:
     """Join and leave: the exit code, and why on stderr."""
-    profile = member.Profile(room.name, "last=0", secrets.token_hex(16), patience_s=10.0)
+    token, is_classic = secrets.token_hex(16), room.dialect == "classic"
+    profile = member.Profile(room.name, "last=0", token, 10.0, is_classic)
     return _line_mode(room, profile, line.Options(quiet=True, no_input=True))
 
 
 def _target(room: config.Room) -> driver.Target:
-    return driver.Target(room.host, room.port, room.key, plain=room.plain)
+    is_classic = room.dialect == "classic"
+    if is_classic and not (room.plain or settings.is_loopback(room.host)):
+        raise config.ConfigFault(
+            "classic says the key in clear to everybody on the way: "
+            "add --plain if that is meant"
+        )
+    return driver.Target(room.host, room.port, room.key, plain=room.plain or is_classic)
 
 
 def _profile(options: argparse.Namespace, room: config.Room) -> member.Profile:
@@ -173,7 +183,8 @@ def _profile(options: argparse.Namespace, room: config.Room) -> member.Profile:
     name = options.name or room.name or setup.login_name()
     if not name:
         raise config.ConfigFault("this user has no name: give --name")
-    return member.Profile(name, past, secrets.token_hex(16), options.patience)
+    token, is_classic = secrets.token_hex(16), room.dialect == "classic"
+    return member.Profile(name, past, token, options.patience, is_classic)
 
 
 def _name(text: str) -> str:
@@ -222,7 +233,13 @@ def parser() -> settings.Parser:
     )
     add = options.add_argument
     add("--version", action="version", version=f"%(prog)s {__version__}")
-    add("room", metavar="ROOM", nargs="?", type=_room_name, help="a saved room, or join")
+    add(
+        "room",
+        metavar="ROOM",
+        nargs="?",
+        type=_room_name,
+        help="a saved room, or the word join",
+    )
     add("--name", metavar="NAME", type=_name, help="your name (default: your login)")
     _add_where(options)
     _add_what(options)
@@ -241,6 +258,11 @@ def _add_where(options: argparse.ArgumentParser) -> None:
     add("--key-file", metavar="FILE", help="128 hex digits, readable by you alone")
     add("--state-dir", metavar="DIR", help="of a pool here: gives key and port")
     add("--plain", action="store_true", help="no TLS, also beyond this machine")
+    add(
+        "--dialect",
+        choices=("native", "classic"),
+        help="classic talks to an original papayaChat (default: native)",
+    )
     add("--save-as", metavar="ROOM", help="with join: save the room under this name")
 
 

@@ -11,11 +11,12 @@ Failure: a connection's faults become `Down` or `Over`; nothing raises.
 
 import secrets
 import selectors
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from papaya_pool import errors, settings
-from papaya_pool.client import dial, link, member
+from papaya_pool import errors, records, settings
+from papaya_pool.client import classic, dial, link, member
 
 LOGIN_DEADLINE_S = 10.0
 BACKLOG_LIMIT = 1 << 18  # bytes for the wire that the kernel did not take yet
@@ -50,11 +51,13 @@ class Driver:
         self.tls = not (target.plain or settings.is_loopback(target.host))
         self._wire: dial.Wire | None = None
         self._watched: object | None = None
-        self._link: link.Link | None = None
+        self._link: link.Link | classic.ClassicLink | None = None
+        self._past = classic.Past(lambda: records.stamp(time.time_ns() // 10**6))
         self._next_try: float | None = None
         self._deadline: float | None = None
         self._lost_at: float | None = None
         self._input_ended = False
+        self._give_up_at: float | None = None
         self._over = False
 
     @property
@@ -73,7 +76,8 @@ class Driver:
         return self._connect(now)
 
     def timeout(self, now: float) -> float | None:
-        due = [t for t in (self._next_try, self._deadline) if t is not None]
+        times = (self._next_try, self._deadline, self._give_up_at)
+        due = [t for t in times if t is not None]
         return max(min(due) - now, 0.0) if due else None
 
     def tick(self, now: float) -> list[member.Event]:
@@ -82,6 +86,9 @@ class Driver:
             return self._watch(self._connect(now))
         if self._deadline is not None and now >= self._deadline:
             return self._watch(self._lost("the server does not answer", now))
+        if self._give_up_at is not None and now >= self._give_up_at:
+            self._drop()
+            return [self.member.not_back()]
         return []
 
     def handle(self, mask: int, now: float) -> list[member.Event]:
@@ -102,14 +109,22 @@ class Driver:
             return
         while wire.backlog() < BACKLOG_LIMIT and (lines := self.member.unsent()):
             wire.send(lines)
-        settled = self.member.outbox.settled
-        if self._input_ended and settled and wire.backlog() < BACKLOG_LIMIT:
+        if self._input_ended and self._may_half_close():
             wire.shut_write()
         self._watch([])
 
-    def finish(self) -> None:
+    def _may_half_close(self) -> bool:
+        """All was sent.  A classic server forgets us then: all must have come back."""
+        if self.member.profile.classic:
+            return not self.member.outbox.pending_count
+        return self.member.outbox.settled and not self.congested
+
+    def finish(self, now: float) -> None:
         """Nothing more will be said: leave once everything has come back."""
         self._input_ended = True
+        profile = self.member.profile
+        if profile.classic and profile.patience_s is not None:
+            self._give_up_at = now + profile.patience_s
         self.flush()
 
     def reconnect(self, now: float) -> list[member.Event]:
@@ -141,9 +156,8 @@ class Driver:
             except OSError as err:
                 return self._unreachable(err, now)
             if wire.state == dial.READY:
-                request = self.member.request(secrets.token_hex(16))
-                self._link = link.Link(self._key, request, wire.certificate)
-                self._perform(self._link.begin(), now)
+                self._link = self._new_link(wire)
+                return self._perform(self._link.begin(), now)
             elif data == b"":
                 return self._unreachable(OSError("it closed the connection"), now)
             return []
@@ -157,6 +171,12 @@ class Driver:
         if data:
             return self._perform(self._link.receive(data), now)
         return self._ended(now)
+
+    def _new_link(self, wire: dial.Wire) -> link.Link | classic.ClassicLink:
+        if self.member.profile.classic:
+            return classic.ClassicLink(self.target.key, self._past)
+        request = self.member.request(secrets.token_hex(16))
+        return link.Link(self._key, request, wire.certificate)
 
     def _perform(self, effects: list[link.Effect], now: float) -> list[member.Event]:
         events: list[member.Event] = []
@@ -188,7 +208,7 @@ class Driver:
         assert self._wire and self._link
         if self.joined and self._wire.is_shut:
             if self.member.drained():
-                return [member.Over(errors.EX_OK, "")]
+                return [self.member.leaving()]
             if over := self.member.fruitless():
                 return [over]
         return self._perform(self._link.receive_end(), now)

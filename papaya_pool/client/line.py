@@ -135,19 +135,18 @@ class LineMode:
     def _end_input(self) -> None:
         self._input_ended = True
         if not self._options.follow:
-            self._driver.finish()
+            self._driver.finish(time.monotonic())
 
     def _take(self, data: bytes) -> None:
         *lines, self._piece = (self._piece + data).split(b"\n")
         for raw in lines:
             self._number += 1
             text = outbox.sayable(raw)
-            if len(text) > records.LINE_LIMIT:
+            limit = self._driver.member.profile.text_limit
+            if len(text) > limit:
                 self._unsayable += 1
-                complain(
-                    f"line {self._number} has {len(text)} bytes, more than "
-                    f"{records.LINE_LIMIT}: not sent"
-                )
+                size = f"{len(text)} bytes, more than {limit}"
+                complain(f"line {self._number} has {size}: not sent")
             elif text:
                 self._driver.member.outbox.say(text)
         self._driver.flush()
@@ -159,7 +158,7 @@ class LineMode:
             match event:
                 case member.Arrived(fresh):
                     self._print(fresh)
-                case member.Note(text):
+                case member.Afresh(text) | member.Warn(text):
                     complain(text)
                 case member.Down(reason, delay_s):
                     if not self._down and delay_s and self._driver.member.ever_joined:
@@ -186,4 +185,4 @@ class LineMode:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._printing = False
             self._input_ended = True
-            self._driver.finish()
+            self._driver.finish(time.monotonic())

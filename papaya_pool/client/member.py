@@ -42,7 +42,14 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Afresh:
+    """The log is another one now: what was shown before does not belong to it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
     """Something that the person should read once."""
 
     text: str
@@ -62,7 +69,7 @@ class Over:
     text: str
 
 
-Event = Up | Arrived | Note | Down | Over
+Event = Up | Arrived | Afresh | Warn | Down | Over
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +80,21 @@ class Profile:
     past: str  # "last=100", "since=7": asked for once, and again in another log
     token: str
     patience_s: float | None = PATIENCE_S  # None: never give up once joined
+    classic: bool = False
+
+    @property
+    def text_limit(self) -> int:
+        """Bytes of one line; in classic the name goes with it, and a NUL comes back."""
+        if self.classic:
+            return records.RENDER_LIMIT - len(self.name.encode()) - 2
+        return records.LINE_LIMIT
 
 
 class Member:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self.outbox = outbox.Outbox(profile.name)
+        self.outbox = outbox.Outbox(profile.name, classic=profile.classic)
+        self.given_up = 0  # lines that a classic server may have lost
         self.position = 0  # the last seq that was shown, or the one before the first
         self.head = 0
         self.ever_joined = False
@@ -120,9 +136,17 @@ class Member:
         self.log, self.head = joined.log, joined.head
         self._joined = self.ever_joined = True
         self._attempts = 0
+        if self.profile.classic:
+            return [Up(joined.head), *self._give_up_sent()]
         self.outbox.joined(joined.taken)
         self._settle_at_head()
         return [Up(joined.head)]
+
+    def _give_up_sent(self) -> list[Event]:
+        """Classic has no way to ask what arrived, and twice is worse than a note."""
+        count = self.outbox.give_up_sent()
+        self.given_up += count
+        return [Warn(f"{count_lines(count)} may not have arrived")] if count else []
 
     def _take_lines(self, lines: list[bytes]) -> list[Event]:
         fresh = []
@@ -159,7 +183,7 @@ class Member:
             self._start_afresh()
             self.profile = replace(self.profile, past="last=100")
             text = "the server's log is shorter now: starting afresh"
-            return [Note(text), *self.lost(text, waited_s, roll)]
+            return [Afresh(text), *self.lost(text, waited_s, roll)]
         reason = WORDS.get(code, "")
         said = words if words and words != reason else ""
         text = "refused: " + (" - ".join(filter(None, [reason, said])) or code)
@@ -181,15 +205,23 @@ class Member:
         """The server closed after our half-close: is everything dealt with?"""
         return self.outbox.pending_count == 0 and self.outbox.settled
 
+    def leaving(self) -> Over:
+        """It was drained."""
+        if self.given_up:
+            text = f"{count_lines(self.given_up)} may not have arrived"
+            return Over(errors.EX_UNAVAILABLE, text)
+        return Over(errors.EX_OK, "")
+
+    def not_back(self) -> Over:
+        text = f"{count_lines(self.outbox.pending_count)} did not come back"
+        return Over(errors.EX_UNAVAILABLE, text)
+
     def fruitless(self) -> Over | None:
         """It was not drained: an Over if that keeps happening without progress."""
         pending = self.outbox.pending_count
         self._fruitless = self._fruitless + 1 if pending == self._pending_before else 1
         self._pending_before = pending
-        if self._fruitless < FRUITLESS_LIMIT:
-            return None
-        text = f"{count_lines(pending)} did not come back"
-        return Over(errors.EX_UNAVAILABLE, text)
+        return None if self._fruitless < FRUITLESS_LIMIT else self.not_back()
 
     def unsent_words(self) -> str:
         """What a person must know who is told that it is over."""

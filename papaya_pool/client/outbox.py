@@ -36,8 +36,11 @@ class _Line:
 
 
 class Outbox:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, classic: bool = False) -> None:
         self._name = records.folded(name)
+        self._prefix = name.encode() + b": " if classic else b""
+        # A classic server can lose a line; the next ones come back all the same.
+        self._in_order = not classic
         self._lines: list[_Line] = []
         self._base = 0
         self._seen = 0
@@ -72,6 +75,12 @@ class Outbox:
             dealt_with = min(max(taken - self._base, 0), len(self._lines))
             self._seen = self._sent = dealt_with
 
+    def give_up_sent(self) -> int:
+        """Count what was sent and did not come back as dealt with, somehow."""
+        count = self._sent - self._seen
+        self._seen = self._sent
+        return count
+
     def settle(self) -> None:
         """The log has been read up to the head: what is not seen is not in it."""
         if self._unsettled:
@@ -90,15 +99,22 @@ class Outbox:
             room -= len(line.text) + 1
             self._sent += 1
         self._ever_sent = self._ever_sent or self._sent > begin
-        return b"".join(line.text + b"\n" for line in self._lines[begin : self._sent])
+        lines = self._lines[begin : self._sent]
+        return b"".join(self._prefix + line.text + b"\n" for line in lines)
 
     def came(self, record: records.Record) -> bool:
         """A message has arrived: is it the next of our own?"""
         if self._seen == self._sent or records.folded(record.name) != self._name:
             return False
-        line = self._lines[self._seen]
-        if record.seq <= line.floor or record.text.encode() != line.text:
+        text = record.text.encode()
+        end = self._seen + 1 if self._in_order else self._sent
+        for at in range(self._seen, end):
+            line = self._lines[at]
+            if record.seq > line.floor and text == line.text:
+                break
+        else:
             return False
+        self._lines.insert(self._seen, self._lines.pop(at))
         self._seen += 1
         if self._seen > 2 * KEEP:
             self._forget(KEEP)

@@ -35,7 +35,9 @@ class ScreenMode:
     ) -> None:
         self._selector, self._driver, self._terminal = selector, drive, term
         me = drive.member.profile.name
-        self._view = view.View(me, room, lambda: datetime.now().astimezone())
+        limit = drive.member.profile.text_limit
+        clock = lambda: datetime.now().astimezone()  # noqa: E731 - one line, one use
+        self._view = view.View(me, room, clock, limit)
         self._keys = keys.Keys()
         self._reads = reads
         self._asks: list[ask.Ask] = []
@@ -43,7 +45,7 @@ class ScreenMode:
         self._dirty = False
         self._drawn_at = self._who_at = self._fed_at = float("-inf")
         self._said_at: float | None = None
-        self._answers_who = True
+        self._answers_who = not drive.member.profile.classic
         self._asked_for_who = False
         self._signals: list[int] = []
         self._over: member.Over | None = None
@@ -156,8 +158,10 @@ class ScreenMode:
                     self._measure_lag(now)
                     if now - self._who_at > WHO_AGAIN_S:
                         self._ask_who(now)
-                case member.Note(text):
+                case member.Afresh(text):
                     self._view.afresh()
+                    self._view.note(text)
+                case member.Warn(text):
                     self._view.note(text)
                 case member.Down(reason, delay_s):
                     self._down(reason, delay_s)
@@ -271,6 +275,9 @@ class ScreenMode:
                     self._acts[what](self, now)
 
     def _who(self, now: float) -> None:
+        if self._driver.member.profile.classic:
+            self._view.note("a classic server does not say who is here")
+            return
         self._asked_for_who = self._answers_who = True
         self._ask_who(now)
 

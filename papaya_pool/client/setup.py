@@ -56,16 +56,20 @@ def save(directory: Path, name: str, room: config.Room) -> None:
 
 def join(
     directory: Path,
-    name: str,
+    asked: config.Room,
     save_as: str,
     works: Callable[[config.Room], int],
 ) -> tuple[config.Room, int]:
-    """The room and 0, or the exit code of why it cannot be joined."""
+    """The room and 0, or the exit code of why it cannot be joined.
+
+    `asked` is what the command line says of it.
+    """
     if save_as and (fault := config.can_be_saved(directory, save_as)):
         raise config.ConfigFault(fault)
     interactive = sys.stdin is not None and sys.stdin.isatty()
-    room = replace(read_invitation(), name=name)
-    if interactive and not name:
+    invited = read_invitation()
+    room = replace(asked, host=invited.host, port=invited.port, key=invited.key)
+    if interactive and not room.name:
         room = replace(room, name=ask_name(login_name() or "guest"))
     room = replace(room, name=room.name or login_name())
     if exit_code := works(room):

@@ -42,8 +42,14 @@ Action = Say | Fetch | Do
 
 
 class View:
-    def __init__(self, me: str, room: str, clock: Callable[[], datetime]) -> None:
-        self.me, self.room = me, room
+    def __init__(
+        self,
+        me: str,
+        room: str,
+        clock: Callable[[], datetime],
+        text_limit: int = records.LINE_LIMIT,
+    ) -> None:
+        self.me, self.room, self.text_limit = me, room, text_limit
         self.timeline = Timeline()
         self.editor = Editor()
         self.state = "connecting"
@@ -190,8 +196,8 @@ class View:
 
     def _say(self, text: str) -> list[Action]:
         said = outbox.sayable(text.encode("utf-8", "replace"))
-        if len(said) > records.LINE_LIMIT:
-            over = len(said) - records.LINE_LIMIT
+        if len(said) > self.text_limit:
+            over = len(said) - self.text_limit
             self.note(f"that line is {over} bytes too long; it is still yours to edit")
             return []
         self.editor.accept()
