@@ -74,6 +74,7 @@ class Terminal:
         self._screen.leaveok(False)
         self._screen.scrollok(False)
         self._screen.idlok(False)
+        self._screen.idcok(False)  # shifted cells would go wrong at wide characters
         if self._colours:
             self._choose_colours()
         self._say(_ON)
