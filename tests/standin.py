@@ -44,6 +44,7 @@ class StandIn:
         self.log_id = "0123456789abcdef"
         self.taken = {}
         self.knows_tokens = True
+        self.answers = True  # questions
         self.lies = False
         self.silent = False
         self.deaf = False  # reads nothing from members
@@ -161,6 +162,8 @@ class StandIn:
             self.logins.append(line)
             refusal = self.refusals.pop(0) if self.refusals else None
             if refusal is None and "session=" in line and not self.knows_tokens:
+                refusal = "syntax"
+            if not self.answers and line.startswith("PAPAYA/2-"):
                 refusal = "syntax"
             if refusal:
                 self._refuse(peer, refusal)

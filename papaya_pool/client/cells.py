@@ -116,11 +116,13 @@ def cut(text: str, room: int) -> str:
 def wrap(text: str, room: int) -> list[str]:
     """The text in rows of at most `room` columns, parted at spaces where it can be.
 
+    Beside a wide character it can be parted anywhere: such scripts have no spaces.
     Rows have no trailing space.  A character that is wider than the room is
     replaced; otherwise a room of one column could never be filled.
     """
     rows: list[str] = []
     row, used, gap = "", 0, -1  # gap: where in `row` the last space stands
+    wide_before = False
     for piece in clusters(text):
         size = columns(piece)
         if size > room:
@@ -130,12 +132,15 @@ def wrap(text: str, room: int) -> list[str]:
                 rows.append(row)
                 row, used, gap = "", 0, -1
                 continue
-            kept = row[gap + 1 :] if gap > 0 else ""
-            rows.append(row[:gap] if gap > 0 else row)
-            row, used, gap = kept, columns(kept), -1
+            if size == 2 or wide_before or gap <= 0:
+                gap = len(row)
+            rows.append(row[:gap])
+            row = row[gap:].removeprefix(" ")
+            used, gap = columns(row), -1
         if piece == " ":
             gap = len(row)
         row += piece
         used += size
+        wide_before = size == 2
     rows.append(row)
     return [row.rstrip() for row in rows]

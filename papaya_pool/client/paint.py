@@ -75,7 +75,7 @@ def status_row(view: View, width: int) -> Row:
         words.append(f"{view.members} here")
     if view.lag_s is not None:
         words.append(f"lag {view.lag_s * 1000:.0f} ms")
-    text = cells.cut(" | ".join(words), width)
+    text = cells.cut(f" {view.hint}" if view.hint else " | ".join(words), width)
     style = "status" if view.state == "connected" else "status-bad"
     return ((text + " " * (width - cells.columns(text)), style),)
 

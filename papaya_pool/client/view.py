@@ -58,6 +58,7 @@ class View:
         self.lag_s: float | None = None
         self.unread = 0
         self.question = ""
+        self.hint = ""  # a note that was made out of sight, until the next key
         self.fetching = False
         self.newest = 0
         self.last_read = 0  # before this seq everything was seen in an earlier session
@@ -124,6 +125,8 @@ class View:
     def note(self, *texts: str) -> None:
         when = self._clock()
         items = [Item(0, when, "", cells.harmless(text), "note") for text in texts]
+        if not self.timeline.follows:
+            self.hint = items[-1].text
         self.timeline.add(items)
 
     def afresh(self) -> None:
@@ -145,6 +148,7 @@ class View:
     # --- keys ------------------------------------------------------------------------
 
     def key(self, key: Key) -> list[Action]:
+        self.hint = ""
         if self.question:
             return self._answer(key)
         if key not in ("tab", "back-tab"):
