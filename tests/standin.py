@@ -11,19 +11,9 @@ import re
 import selectors
 import socket
 import threading
-import time
 
 KEY = "0123456789abcdef" * 8
 _STAMP = "2026-11-22T20:00:00.{:03d}Z"
-
-
-def until(predicate, within=5.0):
-    """Wait for the predicate; fails with the last value seen."""
-    deadline = time.monotonic() + within
-    while not (value := predicate()):
-        assert time.monotonic() < deadline, value
-        time.sleep(0.01)
-    return value
 
 
 class _Peer:
@@ -122,6 +112,16 @@ class StandIn:
         for peer in list(self._peers):
             self._close(peer)
 
+    def _end(self, peer):
+        """End a session whose token came again: its whole lines are taken first."""
+        try:
+            while data := peer.conn.recv(1 << 16):
+                self._receive(peer, data)
+        except OSError:
+            pass
+        if peer in self._peers:
+            self._close(peer)
+
     def _close(self, peer):
         self._selector.unregister(peer.conn)
         peer.conn.close()
@@ -188,7 +188,7 @@ class StandIn:
         if token:
             for other in list(self._peers):
                 if other is not peer and other.token == token:
-                    self._close(other)
+                    self._end(other)
             taken = f" taken={self.taken.get(token, '?')}"
             self.taken.setdefault(token, 0)
             peer.token = token

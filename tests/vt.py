@@ -87,7 +87,9 @@ class Screen:
 
     def _obey(self, private, numbers, final, *others):
         if not final:
-            if others[-1] == "M" and self.y == self.top:
+            if others[-1] == "D":
+                self._put("\n")
+            elif others[-1] == "M" and self.y == self.top:
                 self._scroll(self.top, -1)
             else:
                 assert others[-1] in (None, *"=>78"), f"unknown: {others}"

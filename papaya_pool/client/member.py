@@ -18,7 +18,9 @@ from papaya_pool.client import link, outbox
 
 PATIENCE_S = 60.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.2, 15.0
-FRUITLESS_LIMIT = 3  # connections that took our lines to the end, and none came back
+# Connections that took our lines and closed, and none came back: a server that dies
+# looks like that a few times, one that drops our lines looks like that for ever.
+FRUITLESS_LIMIT = 30
 AGAIN = frozenset({"full", "rate", "busy", "timeout", "closing"})
 WORDS = {
     "auth": "wrong key",
@@ -103,7 +105,7 @@ class Member:
         self._joined = False
         self._attempts = 0
         self._fruitless = 0
-        self._pending_before = 0
+        self._before = (0, 0)
 
     # --- before a connection ---------------------------------------------------------
 
@@ -218,9 +220,9 @@ class Member:
 
     def fruitless(self) -> Over | None:
         """It was not drained: an Over if that keeps happening without progress."""
-        pending = self.outbox.pending_count
-        self._fruitless = self._fruitless + 1 if pending == self._pending_before else 1
-        self._pending_before = pending
+        now = (self.outbox.pending_count, self.position)
+        self._fruitless = self._fruitless + 1 if now == self._before else 1
+        self._before = now
         return None if self._fruitless < FRUITLESS_LIMIT else self.not_back()
 
     def unsent_words(self) -> str:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from standin import KEY, StandIn, until
+from harness import until
+from standin import KEY, StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
 
