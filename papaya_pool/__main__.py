@@ -5,7 +5,7 @@ import resource
 import sys
 from collections.abc import Sequence
 
-from papaya_pool import errors, process, settings, supervisor
+from papaya_pool import errors, process, settings, supervisor, upgrade
 from papaya_pool.room import Room
 
 
@@ -15,9 +15,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     process.name("papaya:super")
     _raise_descriptor_limit()
+    if trial_dir := os.environ.get(upgrade.TRIAL):
+        asked = settings.for_trial(asked, trial_dir)
     try:
         room = Room(asked.state_dir, asked.key_file)
-        room.hold()
+        room.hold(upgrade.held_fd(os.environ))
         return supervisor.Supervisor(asked, room).run()
     except errors.PoolFault as fault:
         print(f"papaya-pool: {fault}", file=sys.stderr)

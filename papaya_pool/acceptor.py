@@ -14,12 +14,11 @@ Not here: writing.  The acceptor's opening of the log is read-only.
 
 import contextlib
 import secrets
-import signal
 import socket
 import time
 from dataclasses import dataclass
 
-from papaya_pool import chatlog, dialects, errors, handoff, listener, poller, process
+from papaya_pool import chatlog, dialects, errors, handoff, listener, poller, process, takeover
 from papaya_pool import scoreboard as sb
 from papaya_pool.dialects import Admit, Login, Refuse, Send
 from papaya_pool.handoff import Kind, Message, Sent
@@ -59,7 +58,6 @@ class Acceptor:
         self._claimed: dict[int, Stranger] = {}  # by slot, waiting for the supervisor
         self._handed: dict[int, tuple[int, int, socket.socket]] = {}
         self._unsure = [0] * pool.board.worker_count  # handed to it, not seated yet
-        self._next_slot = 0
         self._reserve = listener.Reserve()
         self._events = poller.make(pool.settings.portable)
         self._events.register(control.fileno(), poller.IN)
@@ -73,7 +71,7 @@ class Acceptor:
             self._open_door(
                 not self._orphaned and len(self._strangers) < self._pool.settings.strangers
             )
-            pause = _SHORT_S if self._handed else _TICK_S
+            pause = _SHORT_S if self._handed or self._orphaned else _TICK_S
             events = self._events.poll(pause)
             now = time.monotonic()
             self._slot.deadline_ns = int((now + self._pool.settings.worker_deadline_s) * 1e9)
@@ -89,6 +87,8 @@ class Acceptor:
             if now >= next_tick:
                 next_tick = now + _TICK_S
                 self._send_away_overdue(now)
+            if self._orphaned and self._board.moved_to and self._hand_over():
+                return errors.EX_OK
 
     # --- strangers ---
 
@@ -185,7 +185,7 @@ class Acceptor:
         if admit.since is not None and admit.since > head.seq:
             self._refuse(stranger, "since", f"this log ends at {head.seq}")
             return
-        slot = self._claim()
+        slot = self._board.claim()
         if slot is None:
             self._refuse(stranger, "full", "every place is taken, try again later")
             return
@@ -199,18 +199,6 @@ class Acceptor:
             del self._claimed[slot.number]
             self._give_back(slot.number)
             self._refuse(stranger, "busy", "too many log in at once, try again")
-
-    def _claim(self) -> sb.SessionSlot | None:
-        count = self._board.session_count
-        for step in range(count):
-            slot = self._board.session((self._next_slot + step) % count)
-            if slot.state == sb.FREE:
-                self._next_slot = (slot.number + 1) % count
-                slot.generation += 1
-                slot.clear()
-                slot.state = sb.CLAIMED
-                return slot
-        return None
 
     def _fill(
         self, slot: sb.SessionSlot, stranger: Stranger, admit: Admit, head: sb.Head
@@ -252,6 +240,14 @@ class Acceptor:
             self._orphaned = True
             self._events.unregister(self._control.fileno())
 
+    def _hand_over(self) -> bool:
+        """Give the listening sockets to the pool that has taken over."""
+        try:
+            farewell = takeover.Farewell(self._pool.room)
+        except OSError:
+            return False
+        return farewell.give_listeners(self._listeners.values())
+
     def _seat(self, kept: Message) -> None:
         """The dup is safe: the session goes live, and to a worker."""
         stranger = self._claimed.pop(kept.slot, None)
@@ -292,7 +288,6 @@ def main(
     pool: Pool, control: socket.socket, listeners: list[socket.socket], key: bytes
 ) -> int:
     """The acceptor's life, after the fork.  Returns its exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.name("papaya:acceptor")
     try:
         acceptor = Acceptor(pool, control, listeners, key)

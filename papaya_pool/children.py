@@ -24,7 +24,7 @@ class Child:
     incarnation: int
     ready: bool = False
     deadline_s: float | None = None  # by when it promised to be heard of
-    waiting: bool = False  # for a lock that somebody else holds: not hung
+    late: bool = False  # its deadline has passed, and that was acted on
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Place:
     slot: int
     child: Child | None = None
     wanted: bool = True
-    respawns: int = 0
+    drained: bool = False  # its worker is to have no sessions
     early_deaths: int = 0  # in a row, before they were ready
     at_fault: int = 0  # of those, the ones that nobody killed
     not_before_s: float = 0.0
@@ -47,9 +47,10 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
+    """It is hung: ask where, and end it."""
+
     slot: int
     pid: int
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,13 @@ def decide(places: list[Place], now: float) -> list[Act]:
         child = place.child
         if child is None:
             if place.at_fault >= EARLY_DEATHS:
-                acts.append(GiveUp(f"slot {place.slot} died {place.at_fault} times before it was ready"))
+                times = "again and again" if place.at_fault > 1 else "at once"
+                acts.append(GiveUp(f"slot {place.slot} dies {times} before it is ready"))
             elif place.wanted and now >= place.not_before_s:
                 acts.append(Spawn(place.slot))
-        elif child.deadline_s is not None and now > child.deadline_s and not child.waiting:
-            acts.append(Kill(place.slot, child.pid, "past its deadline"))
+        elif child.deadline_s is not None and now > child.deadline_s and not child.late:
+            child.late = True
+            acts.append(Kill(place.slot, child.pid))
     return acts
 
 

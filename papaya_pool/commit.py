@@ -22,9 +22,10 @@ from papaya_pool import chatlog, records
 from papaya_pool.latch import Latch
 from papaya_pool.scoreboard import (
     H_HOLDER,
+    H_MOVED_TO,
     P_BYTES_IN,
+    P_IN_HAND,
     P_MESSAGES,
-    P_TORN,
     S_INPUT_TAKEN,
     S_LINES_TAKEN,
     S_MESSAGES,
@@ -67,7 +68,7 @@ class Committer:
         Raises Refused, and Moved.  Any other exception is a bug: the process must
         die without another step, and the next holder settles what it left.
         """
-        batch = [p for p in [s.prepare() for s in sessions] if p]
+        batch = self._prepared(sessions)
         if not batch:
             return []
         if not self._log.try_exclusive():
@@ -96,10 +97,21 @@ class Committer:
         self._count(batch, seq - head.seq, len(data))
         return batch
 
+    def _prepared(self, sessions: Iterable[Session]) -> list[Prepared]:
+        words, in_hand = self._board.words, self._process.base + P_IN_HAND
+        batch = []
+        for session in sessions:
+            words[in_hand] = session.number + 1  # who is to blame if this kills us
+            prepared = session.prepare()
+            if prepared:
+                batch.append(prepared)
+        words[in_hand] = 0
+        return batch
+
     def _begin(self) -> Head:
         """The first steps under the lock; nothing of ours is pending yet."""
         board = self._board
-        if board.octets[_MOVED_TO]:
+        if board.octets[H_MOVED_TO]:
             self._log.unlock()
             raise Moved(board.moved_to)
         head = board.head()
@@ -170,6 +182,3 @@ def _encoded(batch: list[Prepared], head: Head) -> tuple[bytes, int, int]:
             seq += len(texts)
     return b"".join(parts), seq, time_ms
 
-
-_MOVED_TO = 256
-_ = P_TORN

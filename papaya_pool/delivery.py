@@ -67,6 +67,10 @@ class Delivery:
 
     # --- who is where ---
 
+    @property
+    def has_members(self) -> bool:
+        return bool(any(self.in_step) or self.behind or self._ahead)
+
     def join(self, session: Session) -> None:
         """Begin to send to a session that was just seated."""
         session.fell_at = self.seq
@@ -150,6 +154,9 @@ class Delivery:
         head = self._board.head()
         begin = self.position
         if head.tail == begin:
+            return Outcome.DONE
+        if not self.has_members:
+            self.position, self.seq = head.tail, head.seq
             return Outcome.DONE
         if not self._log.try_shared():
             return Outcome.LOCKED

@@ -24,7 +24,7 @@ import sys
 from typing import NamedTuple
 
 VERSION = 1
-TEXT_LIMIT = 60_000
+TEXT_LIMIT = 120_000  # a session with a full ring, in hex
 _HEADER = struct.Struct("=BBxxIQQ")
 _ROOM_FOR_FDS = socket.CMSG_SPACE(4 * array.array("i").itemsize)
 _PACKETS = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
@@ -39,7 +39,9 @@ class Kind(enum.IntEnum):
     GIVE = 3  # give `value` sessions to the worker in `slot`
     STOP = 4  # end your sessions, whole, and leave
     KEPT = 5  # to the acceptor: the dup is safe, go on
-    PAUSE, RESUME, RELOAD, KICK = 6, 7, 8, 9
+    REBALANCE = 6  # serve again, after a DRAIN
+    PAUSE, RESUME = 7, 8  # the door
+    KICK = 9  # end the session in `slot`
     # to the supervisor
     READY = 32  # my loop runs
     KEEP = 33  # keep this dup; with a descriptor
@@ -47,9 +49,11 @@ class Kind(enum.IntEnum):
     UNSENT = 35  # could not hand off this session: look at it
     STOPPED = 36  # what STOP asked for is done
     # between pools
-    ORPHAN = 64  # text: what an orphan has to hand over
     SESSION = 65  # text: a session's record; with its descriptor
-    LISTENER = 66  # text: its address; with the listening socket
+    LISTENER = 66  # with a listening socket
+    TAKEN = 67  # the answer to both
+    # between an administrator and the supervisor
+    ASK, ANSWER = 72, 73  # text: JSON
 
 
 class Message(NamedTuple):
@@ -98,7 +102,7 @@ def send(control: socket.socket, message: Message, fd: int = -1) -> Sent:
     return Sent.SENT
 
 
-def receive(control: socket.socket) -> Message | None:
+def receive(control: socket.socket, text_limit: int = 256) -> Message | None:
     """The next message; None if the other end is gone.  BlockingIOError if none is there.
 
     Not socket.recv_fds(): it drops its flags argument (cpython gh-107898), so the
@@ -107,7 +111,7 @@ def receive(control: socket.socket) -> Message | None:
     while True:
         try:
             data, ancillary, flags, _ = control.recvmsg(
-                _HEADER.size + TEXT_LIMIT, _ROOM_FOR_FDS, socket.MSG_CMSG_CLOEXEC
+                _HEADER.size + text_limit, _ROOM_FOR_FDS, socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionError:
             return None
@@ -124,15 +128,19 @@ def receive(control: socket.socket) -> Message | None:
         version, *words = _HEADER.unpack_from(data)
         if version != VERSION:
             raise ValueError(f"control message of version {version}")
-        return Message(*words, text=data[_HEADER.size :], fd=fds[0] if fds else -1)
+        kind, slot, generation, value = words
+        fd = fds[0] if fds else -1
+        return Message(kind, slot, generation, value, data[_HEADER.size :], fd)
 
 
-def receive_all(control: socket.socket, limit: int = 256) -> tuple[list[Message], bool]:
+def receive_all(
+    control: socket.socket, limit: int = 256, text_limit: int = 256
+) -> tuple[list[Message], bool]:
     """(what has come, whether the other end is gone)."""
     messages: list[Message] = []
     while len(messages) < limit:
         try:
-            message = receive(control)
+            message = receive(control, text_limit)
         except BlockingIOError:
             return messages, False
         if message is None:

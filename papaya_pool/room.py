@@ -36,31 +36,37 @@ class Room:
         self._port = state_dir / "port"
         self._scoreboard = state_dir / "scoreboard"
         self._unclean = state_dir / "unclean"
-        self._held = -1
+        self.held_fd = -1  # of `pid`, locked; see hold()
 
     # --- one supervisor a directory ---
 
-    def hold(self) -> None:
+    def hold(self, handed_down: int = -1) -> None:
         """Take the directory, for as long as this process lives.  CannotCreate if held.
+
+        `handed_down` is the descriptor that this process locked as other code.
 
         A record lock and not flock: orphaned workers would inherit an flock and
         keep the next supervisor out.  It goes with the first close of the file by
         this process, so `pid` is opened once and never again.
         """
+        if handed_down >= 0:
+            self.held_fd = handed_down
+            os.set_inheritable(handed_down, False)
+            return
         try:
             self.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._held = os.open(self._pid, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.held_fd = os.open(self._pid, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as err:
             raise errors.CannotCreate(f"{self.dir}: {err.strerror}") from err
         try:
-            fcntl.lockf(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self.held_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:
-            pid = os.pread(self._held, 32, 0).decode("ascii", "replace").strip()
+            pid = os.pread(self.held_fd, 32, 0).decode("ascii", "replace").strip()
             raise errors.CannotCreate(
                 f"{self.dir} is held by a live papaya-pool, pid {pid or 'unknown'}"
             ) from err
-        os.ftruncate(self._held, 0)
-        os.pwrite(self._held, b"%d\n" % os.getpid(), 0)
+        os.ftruncate(self.held_fd, 0)
+        os.pwrite(self.held_fd, b"%d\n" % os.getpid(), 0)
 
     def leave(self) -> None:
         """A clean stop: nothing but the room itself stays behind."""

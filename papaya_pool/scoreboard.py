@@ -234,6 +234,7 @@ class Scoreboard:
         self.worker_count = self.words[H_WORKERS]
         self.session_count = self.words[H_SESSIONS]
         self.ring_bytes = self.words[H_RING]
+        self._next_slot = 0  # where this process looks for a free one
         self._sessions_at = (PAGE + _processes_bytes(self.worker_count)) // 8
         self._rings_at = _rings_at(self.worker_count, self.session_count)
         processes = self.worker_count + len(ROLES)
@@ -314,6 +315,21 @@ class Scoreboard:
     def session(self, number: int) -> SessionSlot:
         base = self._sessions_at + number * SESSION_WORDS
         return SessionSlot(self.words, self.octets, base, number)
+
+    def claim(self) -> SessionSlot | None:
+        """A free slot, claimed under a new generation; None if every slot is taken.
+
+        By the acceptor, or before there is one: never by two at once.
+        """
+        for step in range(self.session_count):
+            slot = self.session((self._next_slot + step) % self.session_count)
+            if slot.state == FREE:
+                self._next_slot = (slot.number + 1) % self.session_count
+                slot.generation += 1
+                slot.clear()
+                slot.state = CLAIMED
+                return slot
+        return None
 
     def sessions(self) -> Iterator[SessionSlot]:
         """Every slot that is not free, without making objects for those that are."""

@@ -12,6 +12,7 @@ machine.
 """
 
 import argparse
+import dataclasses
 import ipaddress
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,7 @@ class Settings:
     classic: bool = False
     log_level: str = "info"
     portable: bool = False
+    trial: bool = False  # stop as soon as it is ready
 
     ring_bytes: int = 8192
     login_deadline_s: float = 5.0
@@ -112,6 +114,14 @@ def parse_argv(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         log_level=given.log_level,
         portable=is_portable(environ),
     )
+
+
+def for_trial(asked: Settings, where: str) -> Settings:
+    """A whole pool, but small and out of everybody's way: to see whether code works."""
+    return dataclasses.replace(
+        asked, state_dir=Path(where, "state"), key_file=None, hosts=(HOST,), port=0,
+        workers=1, max_clients=4, trial=True,
+    )  # fmt: skip
 
 
 def find_state_dir(given: str | None, environ: Mapping[str, str]) -> Path:

@@ -1,22 +1,23 @@
-"""The supervisor: it forks, reaps, respawns, and keeps a dup of every member's socket.
+"""The supervisor: it forks, reaps and respawns, and it keeps every member's socket.
 
 It never parses a byte that came from the network, and it never waits for another
 process.  Members do not need it from one message to the next: if it dies, workers
 chat on with them, and the next supervisor takes them over.
 
-Owner:   of the first line of every process slot; of every session slot whose owner
-         was *seen* dead; of freeing (law 10: nobody else ever frees a slot).
+Owner:   of the first line of every process slot, and of the listening sockets.
 Order:   before it acts on a death it reads the dead one's control socket to the
          end: what stands there was said by the living.
-Failure: it looks at states and not at events (law 6): at every death, report and
-         second it deals each live slot whose owner is dead, and sends again what
-         is not seated.  So a lost message is late, never lost.
+Failure: a process that dies before it is ready is tried again, later each time; a
+         pool whose processes cannot boot stops and says why, instead of looping.
+Not here: sessions (keeper.py), what administrators ask for (office.py), judgement
+         about processes (children.py).
 """
 
 import contextlib
 import gc
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import time
@@ -28,13 +29,18 @@ from papaya_pool import (
     chatlog,
     children,
     commit,
+    control,
     errors,
     handoff,
+    keeper,
     latch,
     listener,
+    office,
     poller,
     process,
     syncer,
+    takeover,
+    upgrade,
     worker,
 )
 from papaya_pool import scoreboard as sb
@@ -45,78 +51,95 @@ from papaya_pool.room import Room
 from papaya_pool.settings import Settings
 
 _DEFAULT_CLIENTS = 10_000
-_SPARE_FDS = 64
+_SPARE_FDS = 32
 _TICK_S = 1.0
+_SOON_S = 0.02
 _STOP_GRACE_S = 1.3  # beyond what a worker takes to end its sessions
+_STACK_S = 0.2  # for a hung process to say where it hangs
+_TAKE_OVER_S = 5.0  # for an old pool's processes to hand over
+_MEMORY_BYTES = 4 << 30  # beyond the block: more is a bug, and exit 70 instead of OOM
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
+_INPUT_MAY_DO = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, errors.EX_SOFTWARE}
 
 
 class Supervisor:
     """The pool, from its first fork to its last reap."""
 
     def __init__(self, settings: Settings, room: Room) -> None:
-        self._settings, self._room = settings, room
+        self.settings, self.room = settings, room
         self._key = room.key()
-        self._listeners = listener.bind(settings.hosts, settings.port)
-        self._board = self._cold_start()
+        self._inherited = upgrade.Inherited.from_environ(os.environ)
+        self._listeners = self._inherited.listeners()
+        self._old = takeover.find(room)
+        self._old_until = time.monotonic() + _TAKE_OVER_S
+        self._owns_log = False  # from when `leave` may take away what names the pool
+        if self._old:
+            self.board = sb.Scoreboard.create(*_size(settings, self._old))
+        else:
+            self._listeners = self._listeners or listener.bind(settings.hosts, settings.port)
+            self.board = self._cold_start()
         inboxes = [handoff.pair() for _ in range(settings.workers)]
         self._latch = latch.make(settings.workers, settings.portable)
-        self._pool = Pool(settings, room, self._board, self._latch, inboxes)
-        self._places = [Place(slot.number) for slot in self._board.processes]
-        self._places[-1].wanted = False  # our own
-        self._places[self._syncer].wanted = settings.fsync == "interval"
+        self._pool = Pool(settings, room, self.board, self._latch, inboxes)
+        self.keeper = keeper.Keeper(self.board, inboxes, self._living_incarnations)
+        self.places = [Place(slot.number) for slot in self.board.processes]
+        self.places[-1].wanted = False  # our own
+        self.places[self.acceptor_slot].wanted = not self._old
+        self.places[self.acceptor_slot + 1].wanted = settings.fsync == "interval"
         self._forked: dict[int, ForkProcess] = {}  # by slot
-        self._controls: dict[int, socket.socket] = {}  # by slot: our end
-        self._keeper: dict[int, tuple[int, int]] = {}  # by slot: generation, dup
+        self.controls: dict[int, socket.socket] = {}  # by slot: our end
+        self._kill_at: dict[int, float] = {}  # by slot: hung, and asked where
         self._unsettled = False
         self._announced = False
         self._stop_at: float | None = None
         self._events = poller.make(settings.portable)
         self._wakeup = self._catch_signals()
-        self._board.supervisor.pid = os.getpid()
-        self._board.supervisor.state = sb.SERVING
-        self._board.supervisor.started_ms = _now_ms()
+        self._desk = control.Desk(room)
+        self._events.register(self._desk.listener.fileno(), poller.IN)
+        self.office = office.Office(self)
+        ours = self.board.supervisor
+        ours.pid, ours.state, ours.started_ms = os.getpid(), sb.SERVING, _now_ms()
 
     @property
-    def _acceptor(self) -> int:
-        return self._settings.workers + sb.ACCEPTOR
-
-    @property
-    def _syncer(self) -> int:
-        return self._settings.workers + sb.SYNCER
+    def acceptor_slot(self) -> int:
+        return self.settings.workers + sb.ACCEPTOR
 
     # --- before fork, inherited by both ---
 
     def _cold_start(self) -> sb.Scoreboard:
         """A block of our own, its head found at the end of the log."""
-        settings, room = self._settings, self._room
+        settings, room = self.settings, self.room
         _remove_stale_block(room)
         found = chatlog.recover(room.log)
         renew = room.lost_its_cache() and settings.fsync != "always"
         log_id = room.log_id(renew)
-        sessions = _session_count(settings)
-        board = sb.Scoreboard.create(settings.workers, sessions, settings.ring_bytes)
+        board = sb.Scoreboard.create(*_size(settings))
         board.publish(found.seq, found.tail, found.time_ms)
         board.log_id = log_id
-        board.words[sb.H_STARTED_MS] = _now_ms()
-        board.words[sb.H_PORT] = port = self._listeners[0].getsockname()[1]
-        room.note_running()
-        room.announce(port, board.name)
+        self._open_room(board)
         if found.torn_bytes:
             process.emit({"event": "torn-tail-cut", "bytes": found.torn_bytes})
         if renew:
             process.emit({"event": "log-renamed", "log": log_id})
         return board
 
+    def _open_room(self, board: sb.Scoreboard) -> None:
+        """From here on the log's head is in our block, and our name at the door."""
+        self._owns_log = True
+        board.words[sb.H_STARTED_MS] = _now_ms()
+        if self._listeners:
+            board.words[sb.H_PORT] = self._listeners[0].getsockname()[1]
+        self.room.note_running()
+        self.room.announce(board.words[sb.H_PORT], board.name)
+
     def _catch_signals(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
+        ours, self._signalled = socket.socketpair()
+        for end in (ours, self._signalled):
             end.setblocking(False)
-        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
         self._events.register(ours.fileno(), poller.IN)
-        self._signalled = theirs
         return ours
 
     # --- in the supervisor ---
@@ -125,83 +148,109 @@ class Supervisor:
         """Until a signal asks for the end; the exit code.  Raises PoolFault."""
         gc.collect()
         gc.freeze()  # else the first collection in a child unshares every page
+        next_tick = 0.0
         try:
-            next_tick = 0.0
             while True:
                 now = time.monotonic()
                 self._act(now)
-                if self._stop_at is not None and not self._living():
+                if self._stop_at is not None and not self.living():
                     return errors.EX_OK
                 if now >= next_tick:
                     next_tick = now + _TICK_S
-                    self._tick()
+                    self._tick(now)
+                if self._old:
+                    self._take_over(now)
                 for fd, _ in self._events.poll(self._pause(now, next_tick)):
-                    if fd == self._wakeup.fileno():
-                        self._signals()
-                    else:
-                        self._reports(fd)
+                    self._heed(fd)
                 self._reap(time.monotonic())
         finally:
             self._leave()
 
     def _pause(self, now: float, next_tick: float) -> float:
-        until = [next_tick]
-        spawn = children.next_spawn_s(self._places)
+        until = [next_tick, *self._kill_at.values()]
+        spawn = children.next_spawn_s(self.places)
         if spawn is not None and self._stop_at is None:
             until.append(spawn)
         if self._stop_at is not None:
             until.append(self._stop_at)
-        if self._unsettled:
-            until.append(now + 0.05)
+        if self._unsettled or self._old or self.office.busy:
+            until.append(now + _SOON_S)
         return max(0.0, min(until) - now)
 
+    def _heed(self, fd: int) -> None:
+        if fd == self._wakeup.fileno():
+            self._heed_signals()
+        elif fd == self._desk.listener.fileno():
+            caller = self._desk.accept()
+            if caller is not None:
+                self._events.register(caller, poller.IN)
+        elif fd in self._desk.callers:
+            self._heed_caller(fd)
+        else:
+            for slot, end in list(self.controls.items()):
+                if end.fileno() == fd:
+                    self._heed_reports(slot)
+
     def _act(self, now: float) -> None:
+        for slot, kill_at in list(self._kill_at.items()):
+            if now >= kill_at:
+                self._kill(slot)
         if self._stop_at is not None:
             if now >= self._stop_at:
-                self._kill_all()
+                for place in self.living():
+                    self._kill(place.slot)
                 self._stop_at = now + _TICK_S
             return
-        for place in self._places:
+        for place in self.places:
             if place.child:
-                slot = self._board.processes[place.slot]
-                deadline_ns = slot.deadline_ns
+                deadline_ns = self.board.processes[place.slot].deadline_ns
                 place.child.deadline_s = deadline_ns / 1e9 if deadline_ns else None
-                place.child.waiting = bool(slot.waiting)
-        for act in children.decide(self._places, now):
+        for act in children.decide(self.places, now):
             if isinstance(act, GiveUp):
                 raise errors.CannotBoot(f"{act.why}; see the lines above")
             if isinstance(act, Spawn):
-                self._spawn(self._places[act.slot])
+                self._spawn(self.places[act.slot])
             elif isinstance(act, Kill):
-                slot = self._board.processes[act.slot]
-                process.log_line(slot, event="late", action="kill", reason=act.why)
-                os.kill(act.pid, signal.SIGKILL)
+                self._kill_hung(act, now)
+        self.office.go_on()
         if not self._announced and all(p.child and p.child.ready for p in self._wanted()):
             self._announce()
 
     def _wanted(self) -> list[Place]:
-        return [place for place in self._places if place.wanted]
+        return [place for place in self.places if place.wanted]
 
-    def _living(self) -> list[Place]:
-        return [place for place in self._places if place.child]
+    def living(self) -> list[Place]:
+        return [place for place in self.places if place.child]
+
+    def _living_incarnations(self) -> set[int]:
+        return {place.child.incarnation for place in self.places if place.child}
 
     def _announce(self) -> None:
+        if self._old or not self._listeners:
+            return
         self._announced = True
         host, port = self._listeners[0].getsockname()[:2]
-        words = f"host={host} port={port} pid={os.getpid()} workers={self._settings.workers}"
-        print(f"papaya-pool ready {words}", flush=True)
+        words = f"host={host} port={port} pid={os.getpid()} workers={self.settings.workers}"
+        if self.settings.trial:
+            self._stop()
+        elif self._inherited.upgraded:
+            process.log_line(self.board.supervisor, event="upgraded")
+        else:
+            print(f"papaya-pool ready {words}", flush=True)
 
     # --- forking ---
 
     def _spawn(self, place: Place) -> None:
-        slot = self._board.processes[place.slot]
-        incarnation = self._board.new_incarnation()
+        slot = self.board.processes[place.slot]
+        incarnation = self.board.new_incarnation()
+        is_worker = place.slot < self.settings.workers
+        takes = is_worker and not place.drained
+        seats = self.keeper.deal_to(slot, incarnation) if takes else []
         slot.incarnation = incarnation
         slot.generation += 1
         slot.state, slot.started_ms = sb.STARTING, _now_ms()
         slot.deadline_ns = slot.waiting = slot.in_hand = slot.sessions = slot.lag = 0
         ours, theirs = handoff.pair()
-        seats = self._deal_to(slot) if place.slot < self._settings.workers else []
         life = self._life(place.slot, incarnation, theirs, seats)
         child = multiprocessing.get_context("fork").Process(target=life, daemon=False)
         child.start()
@@ -210,199 +259,239 @@ class Supervisor:
         slot.pid = child.pid
         place.child = Child(child.pid, incarnation)
         self._forked[place.slot] = child
-        self._controls[place.slot] = ours
+        self.controls[place.slot] = ours
         self._events.register(ours.fileno(), poller.IN)
 
     def _life(
-        self, number: int, incarnation: int, control: socket.socket, seats: list[Seat]
+        self, number: int, incarnation: int, theirs: socket.socket, seats: list[Seat]
     ) -> Callable[[], None]:
         """What the child in a slot does: its main, and the descriptors it keeps."""
-        pool, settings = self._pool, self._settings
-        keep = [control.fileno()]
-        if number < settings.workers:
-            keep += [other[1].fileno() for other in pool.inboxes]
+        pool, memory = self._pool, len(self.board.octets) + _MEMORY_BYTES
+        inboxes = [other[1].fileno() for other in pool.inboxes]
+        keep = [theirs.fileno(), *inboxes]
+        if number < self.settings.workers:
             keep += [pool.inboxes[number][0].fileno(), *self._latch.fds()]
             keep += [seat.fd for seat in seats]
             return lambda: _live(
-                keep, lambda: worker.main(pool, number, incarnation, control, seats)
+                keep, memory, lambda: worker.main(pool, number, incarnation, theirs, seats)
             )
-        if number == self._acceptor:
-            keep += [other[1].fileno() for other in pool.inboxes]
+        if number == self.acceptor_slot:
             keep += [one.fileno() for one in self._listeners]
             return lambda: _live(
-                keep, lambda: acceptor.main(pool, control, self._listeners, self._key)
+                keep, memory, lambda: acceptor.main(pool, theirs, self._listeners, self._key)
             )
-        return lambda: _live(keep, lambda: syncer.main(pool, control))
+        return lambda: _live(keep, memory, lambda: syncer.main(pool, theirs))
 
-    # --- reaping ---
+    # --- the dead, and the hung ---
 
     def _reap(self, now: float) -> None:
         for number, child in list(self._forked.items()):
-            if child.exitcode is None:
-                continue
-            # What the dead one said while it lived comes first.
-            self._reports(self._controls[number].fileno())
-            self._bury(number, child.exitcode, now)
+            if child.exitcode is not None:
+                # What the dead one said while it lived comes first.
+                self._heed_reports(number)
+                self._bury(number, child.exitcode, now)
+        if self._inherited.upgraded:
+            takeover.reap(self._inherited.old_children)
 
     def _bury(self, number: int, exit_code: int, now: float) -> None:
-        control = self._controls.pop(number)
-        self._events.unregister(control.fileno())
-        control.close()
+        end = self.controls.pop(number)
+        self._events.unregister(end.fileno())
+        end.close()
         self._forked.pop(number).close()
-        place, slot = self._places[number], self._board.processes[number]
-        early = place.child is not None and not place.child.ready
-        children.reaped(place, exit_code, now)
-        name = signal.Signals(-exit_code).name if exit_code < 0 else None
+        self._kill_at.pop(number, None)
+        place, slot = self.places[number], self.board.processes[number]
+        child = children.reaped(place, exit_code, now)
+        stays = not place.wanted or self._stop_at is not None
         process.log_line(
             slot,
             event="reaped",
-            role=process.role(slot, self._settings.workers),
-            signal=name,
+            role=process.role(slot, self.settings.workers),
+            signal=signal.Signals(-exit_code).name if exit_code < 0 else None,
             exit=exit_code if exit_code >= 0 else None,
-            early="yes" if early else None,
+            early=None if child.ready else "yes",
             sessions=slot.sessions,
-            action="respawn" if place.wanted and self._stop_at is None else "none",
+            action="none" if stays else "respawn",
         )
         slot.state, slot.pid, slot.deadline_ns = sb.EMPTY, 0, 0
-        for session in self._orphans():
-            if session.owner == slot.incarnation:
-                session.step_out(*slot.check())
-        if number == self._acceptor:
-            self._free_claimed()
-        self._unsettled |= number < self._settings.workers
+        if number == self.acceptor_slot:
+            self.keeper.free_claimed()
+        if number < self.settings.workers:
+            self._after_a_worker(slot, child.late or exit_code in _INPUT_MAY_DO)
+        if stays or place.drained or now < place.not_before_s:
+            self.keeper.deal()
+
+    def _after_a_worker(self, slot: sb.ProcessSlot, at_fault: bool) -> None:
+        lost = self.keeper.bury(slot, at_fault)
+        if lost:
+            process.log_line(
+                slot, event="quarantined", session=lost.number, name=lost.name,
+                address=lost.address,
+            )  # fmt: skip
+        self._unsettled = True
         self._settle()
         self._latch.set()  # it may have died between its publish and this
-        if place.wanted and self._stop_at is None and now < place.not_before_s:
-            self._deal()
 
     def _settle(self) -> None:
         """Finish what a dead holder left, if the log's lock is to be had (law 4)."""
-        if not self._unsettled:
-            return
-        log = chatlog.ChatLog(self._room.log, writable=True)
+        log = chatlog.ChatLog(self.room.log, writable=True)
         try:
             if not log.try_exclusive():
                 return  # who has it settles, or we do, later
-            if self._board.words[sb.H_HOLDER]:
-                commit.settle(self._board, log, self._board.head())
-                self._board.words[sb.H_HOLDER] = 0
+            if self.board.words[sb.H_HOLDER] and not self.board.moved_to:
+                commit.settle(self.board, log, self.board.head())
+                self.board.words[sb.H_HOLDER] = 0
             log.unlock()
             self._unsettled = False
         finally:
             log.close()
 
-    # --- sessions: keeping, dealing, freeing ---
+    def _kill_hung(self, act: Kill, now: float) -> None:
+        """Ask a hung process for the stack of every thread, and end it soon after."""
+        slot = self.board.processes[act.slot]
+        process.log_line(slot, event="late", action="kill", role=self.role(slot))
+        self._kill_at[act.slot] = now + _STACK_S
+        for number in (worker.STACK_SIGNAL, signal.SIGCONT):
+            os.kill(act.pid, number)
 
-    def _deal_to(self, slot: sb.ProcessSlot) -> list[Seat]:
-        """Give a new worker every session whose owner is dead; it inherits the dups."""
-        seats = []
-        for session in self._orphans():
-            session.owner, session.seated = slot.incarnation, 0
-            session.moves += 1
-            generation, fd = self._keeper[session.number]
-            seats.append(Seat(session.number, generation, fd))
-        return seats
+    def _kill(self, number: int) -> None:
+        self._kill_at.pop(number, None)
+        child = self.places[number].child
+        if child:
+            os.kill(child.pid, signal.SIGKILL)
 
-    def _orphans(self) -> list[sb.SessionSlot]:
-        """Live sessions whose owner is dead and whose dup we keep."""
-        living = {place.child.incarnation for place in self._places if place.child}
-        slots = [self._board.session(number) for number in self._keeper]
-        return [s for s in slots if s.state == sb.LIVE and s.owner not in living]
+    def role(self, slot: sb.ProcessSlot) -> str:
+        return process.role(slot, self.settings.workers)
 
-    def _deal(self) -> None:
-        """Give sessions whose owner is dead to the living, the idlest first."""
-        serving = [slot for slot in self._board.workers if slot.state == sb.SERVING]
-        if not serving:
-            return  # the next one that is forked inherits them
-        load = {slot.number: slot.sessions for slot in serving}
-        for session in self._orphans():
-            number = min(load, key=lambda n: load[n])
-            load[number] += 1
-            session.owner = self._board.workers[number].incarnation
-            session.seated = 0
-            session.moves += 1
-            self._hand_off(session)
-
-    def _hand_off(self, session: sb.SessionSlot) -> None:
-        slot = self._board.owner_of(session.owner)
-        if slot is None:
-            return
-        generation, fd = self._keeper[session.number]
-        message = Message(Kind.HANDOFF, session.number, generation)
-        handoff.send(self._pool.inboxes[slot.number][1], message, fd)
-
-    def _tick(self) -> None:
+    def _tick(self, now: float) -> None:
         """Look at every state, whatever was or was not reported."""
-        self._settle()
-        if self._stop_at is None and all(p.child for p in self._wanted()):
-            self._deal()
-        for number, (generation, _) in list(self._keeper.items()):
-            session = self._board.session(number)
-            if session.state == sb.CLOSING:
-                self._free(session)
-            elif session.state == sb.LIVE and session.seated != session.owner:
-                self._hand_off(session)
-
-    def _free(self, session: sb.SessionSlot) -> None:
-        """Close our dup, and with it the connection; then the slot is free (law 10)."""
-        _, fd = self._keeper.pop(session.number, (0, -1))
-        if fd >= 0:
-            with contextlib.suppress(OSError), socket.socket(fileno=fd) as conn:
-                conn.shutdown(socket.SHUT_RDWR)
-        session.state = sb.FREE
-
-    def _free_claimed(self) -> None:
-        """The acceptor died: what it had not made live yet comes to nothing."""
-        for session in self._board.sessions():
-            if session.state == sb.CLAIMED:
-                self._free(session)
+        if self._unsettled:
+            self._settle()
+        if self._stop_at is None:
+            if all(p.child for p in self.places if p.wanted and not p.drained):
+                self.keeper.deal()
+            self.keeper.look()
 
     # --- what comes in ---
 
-    def _reports(self, fd: int) -> None:
-        for number, control in list(self._controls.items()):
-            if control.fileno() != fd:
-                continue
-            gone = False
-            while not gone:
-                messages, gone = handoff.receive_all(control)
-                for message in messages:
-                    self._heed(number, message)
-                gone = gone or not messages
+    def _heed_reports(self, number: int) -> None:
+        more = True
+        while more:
+            messages, _ = handoff.receive_all(self.controls[number])
+            more = bool(messages)
+            for message in messages:
+                self._heed_report(number, message)
 
-    def _heed(self, number: int, message: Message) -> None:
-        place, slot = self._places[number], self._board.processes[number]
-        session = None
-        if message.slot < self._board.session_count:
-            session = self._board.session(message.slot)
-        if message.kind == Kind.READY:
-            slot.state = sb.SERVING
-            if place.child:
-                place.child.ready = True
-        elif message.kind == Kind.KEEP and session and message.fd >= 0:
-            self._keep(session, message, self._controls[number])
-        elif message.kind == Kind.CLOSED and session:
-            if session.generation == message.generation and session.state == sb.CLOSING:
-                self._free(session)
-        elif message.kind == Kind.UNSENT and session and session.state == sb.LIVE:
-            self._hand_off(session)
+    def _heed_report(self, number: int, message: Message) -> None:
+        place, slot = self.places[number], self.board.processes[number]
+        if message.kind == Kind.READY and place.child:
+            place.child.ready = True
+            slot.state = sb.DRAINED if place.drained else sb.SERVING
+        elif message.kind == Kind.KEEP and message.fd >= 0:
+            if self.keeper.keep(message):
+                handoff.send(self.controls[number], message._replace(kind=Kind.KEPT, fd=-1))
+        elif message.kind == Kind.CLOSED:
+            self.keeper.closed(message)
+        elif message.kind == Kind.UNSENT:
+            self.keeper.hand_off(message)
 
-    def _keep(
-        self, session: sb.SessionSlot, message: Message, control: socket.socket
-    ) -> None:
-        """Keep a dup of a session that is being admitted, and say so."""
-        stale = session.generation != message.generation or session.state != sb.CLAIMED
-        if stale:
-            os.close(message.fd)
-            return
-        self._keeper[session.number] = message.generation, message.fd
-        handoff.send(control, Message(Kind.KEPT, session.number, message.generation))
+    def _heed_caller(self, fd: int) -> None:
+        messages, gone = self._desk.hear(fd)
+        for message in messages:
+            answer = None
+            if message.kind == Kind.ASK:
+                who = self._desk.callers[fd][1]
+                answer = Message(Kind.ANSWER, text=self.office.ask(message.text, who))
+            elif message.kind == Kind.SESSION and message.fd >= 0:
+                self.keeper.adopt(message.text, message.fd)
+                answer = Message(Kind.TAKEN, message.slot)
+            elif message.kind == Kind.LISTENER and message.fd >= 0:
+                self._inherit_listener(message.fd)
+                answer = Message(Kind.TAKEN)
+            if answer:
+                self._desk.answer(fd, answer)
+        if gone:
+            self._events.unregister(fd)
+            self._desk.dismiss(fd)
 
-    def _signals(self) -> None:
+    def _heed_signals(self) -> None:
         with contextlib.suppress(BlockingIOError):
             for number in self._wakeup.recv(4096):
                 if number in (signal.SIGTERM, signal.SIGINT):
                     self._stop()
+                elif number == signal.SIGUSR2:
+                    self.office.upgrade("signal")
+                elif number == signal.SIGHUP:
+                    self.office.reload("signal")
+
+    # --- from an old pool ---
+
+    def _inherit_listener(self, fd: int) -> None:
+        if self._inherited.upgraded:
+            os.close(fd)  # we have it already
+        else:
+            self._listeners.append(socket.socket(fileno=fd))
+
+    def _take_over(self, now: float) -> None:
+        """Go one step on with taking an old pool's sessions over; never waits."""
+        assert self._old
+        workers = self.places[: self.settings.workers]
+        if not self._owns_log:
+            if not all(place.child and place.child.ready for place in workers):
+                return
+            log = chatlog.ChatLog(self.room.log, writable=True)
+            try:
+                if not takeover.move_head(self._old, self.board, log):
+                    return
+            finally:
+                log.close()
+            self.board.words[sb.H_PORT] = self._old.words[sb.H_PORT]
+            self._open_room(self.board)
+            self._old_until = now + _TAKE_OVER_S
+        if takeover.living(self._old) and now < self._old_until:
+            return
+        takeover.end(self._old)
+        self._old = None
+        if not self._listeners:
+            port = self.board.words[sb.H_PORT] or self.settings.port
+            self._listeners = listener.bind(self.settings.hosts, port)
+        for one in self._listeners:
+            one.setblocking(False)
+        self.places[self.acceptor_slot].wanted = True
+        process.log_line(self.board.supervisor, event="took-over")
+
+    def read_key(self) -> None:
+        """Read the key again; a new acceptor knows it.  Raises BadConfig."""
+        self._key = self.room.key()
+        self._kill(self.acceptor_slot)
+
+    # --- the door ---
+
+    def close_door(self) -> None:
+        """Refuse new connections at once: the port is closed, for every process."""
+        self.places[self.acceptor_slot].wanted = False
+        self._kill(self.acceptor_slot)
+        for one in self._listeners:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self._listeners = []
+
+    def open_door(self) -> None:
+        """Listen again, on the same port.  Raises CannotCreate."""
+        if not self._listeners:
+            port = self.board.words[sb.H_PORT]
+            self._listeners = listener.bind(self.settings.hosts, port)
+        self.places[self.acceptor_slot].wanted = True
+
+    def become(self, program: list[str]) -> None:
+        """Run other code under this pid (upgrade).  Returns only if that failed."""
+        old_children = [place.child.pid for place in self.living() if place.child]
+        upgrade.hand_down(self.room.held_fd, self._listeners, old_children)
+        try:
+            os.execv(program[0], program)
+        except OSError as err:
+            upgrade.take_back(self.room.held_fd, self._listeners)
+            process.log_line(self.board.supervisor, event="upgrade-failed", reason=err)
 
     # --- the end ---
 
@@ -411,45 +500,44 @@ class Supervisor:
         if self._stop_at is not None:
             self._stop_at = now  # asked twice: at once
             return
-        self._stop_at = now + self._settings.stop_s + _STOP_GRACE_S
-        process.log_line(self._board.supervisor, event="stopping")
-        for place in self._living():
-            if place.slot < self._settings.workers:
-                handoff.send(self._controls[place.slot], Message(Kind.STOP))
-            elif place.child:
-                os.kill(place.child.pid, signal.SIGKILL)  # nothing of theirs to lose
-
-    def _kill_all(self) -> None:
-        for place in self._living():
-            if place.child:
-                os.kill(place.child.pid, signal.SIGKILL)
+        self._stop_at = now + self.settings.stop_s + _STOP_GRACE_S
+        process.log_line(self.board.supervisor, event="stopping")
+        for place in self.living():
+            if place.slot < self.settings.workers:
+                handoff.send(self.controls[place.slot], Message(Kind.STOP))
+            else:
+                self._kill(place.slot)  # nothing of theirs to lose
 
     def _leave(self) -> None:
         """Leave nothing behind but the room: no process, no block, no socket."""
-        self._kill_all()
+        for place in self.living():
+            self._kill(place.slot)
         for child in self._forked.values():
             child.join()
-        for number in list(self._keeper):
-            self._free(self._board.session(number))
-        self._settle()
-        if self._settings.fsync != "never":
-            _sync(self._room)
+        self._desk.close()
+        if self._owns_log:
+            self.keeper.free_all()
+            self._settle()
+            if self.settings.fsync != "never":
+                _sync(self.room)
+            self.room.leave()
         signal.set_wakeup_fd(-1)
-        self._room.leave()
-        self._board.unlink()
+        self.board.unlink()
 
 
 # --- in the child --------------------------------------------------------------------
 
 
-def _live(keep: Iterable[int], main: Callable[[], int]) -> None:
+def _live(keep: Iterable[int], memory: int, main: Callable[[], int]) -> None:
     """A child's whole life.  Its exit code says how it ended (errors.py)."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGHUP, signal.SIGUSR2):
+    for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     process.close_others(keep)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     try:
         exit_code = main()
     except Exception as err:  # a bug: whatever it is, somebody else goes on
@@ -464,13 +552,17 @@ def _live(keep: Iterable[int], main: Callable[[], int]) -> None:
 # --- before the first fork -----------------------------------------------------------
 
 
-def _session_count(settings: Settings) -> int:
-    """How many may be in at once: as asked for, or what this machine has room for."""
-    fds = os.sysconf("SC_OPEN_MAX") - _SPARE_FDS // 2 - 4 * settings.workers
-    each = sb.block_bytes(1, 1, settings.ring_bytes) - sb.block_bytes(1, 0, settings.ring_bytes)
-    if settings.max_clients is not None:
-        return settings.max_clients
-    return max(1, min(_DEFAULT_CLIENTS, fds, sb.free_bytes() // 2 // each))
+def _size(settings: Settings, old: sb.Scoreboard | None = None) -> tuple[int, int, int]:
+    """(workers, sessions, ring bytes) of a block for this machine."""
+    sessions = settings.max_clients
+    if sessions is None:
+        one = sb.block_bytes(1, 1, settings.ring_bytes) - sb.block_bytes(1, 0, settings.ring_bytes)
+        fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        fits = min(fds - _SPARE_FDS - 4 * settings.workers, sb.free_bytes() // 2 // one)
+        sessions = max(1, min(_DEFAULT_CLIENTS, fits))
+    if old:
+        sessions = max(sessions, old.session_count)
+    return settings.workers, sessions, settings.ring_bytes
 
 
 def _remove_stale_block(room: Room) -> None:
@@ -491,5 +583,4 @@ def _sync(room: Room) -> None:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
 

@@ -9,25 +9,25 @@ Failure: an error is logged once, and it goes on.  Killing it costs one second's
 """
 
 import os
-import signal
 import socket
 import time
 
-from papaya_pool import handoff, process
+from papaya_pool import errors, handoff, process
 from papaya_pool import scoreboard as sb
 from papaya_pool.handoff import Kind, Message
 from papaya_pool.process import Pool
 
 
 def main(pool: Pool, control: socket.socket) -> int:
-    """The syncer's life, after the fork.  It ends when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The syncer's life, after the fork.  Returns its exit code."""
     process.name("papaya:syncer")
     handoff.send(control, Message(Kind.READY))
     synced, failing = -1, False
     words, slot = pool.board.words, pool.board.syncer
     while True:
         time.sleep(pool.settings.fsync_interval_s)
+        if handoff.receive_all(control)[1]:
+            return errors.EX_OK  # the supervisor died; the next one has its own
         slot.deadline_ns = 0  # a disk may take as long as it takes
         published = words[sb.H_N]
         if published == synced:

@@ -13,11 +13,12 @@ Failure: SessionFault ends one session.  Anything else ends this process with ex
 """
 
 import contextlib
+import faulthandler
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from papaya_pool import (
     chatlog,
@@ -28,6 +29,7 @@ from papaya_pool import (
     poller,
     process,
     session,
+    takeover,
     wirecount,
 )
 from papaya_pool import scoreboard as sb
@@ -37,8 +39,12 @@ from papaya_pool.scoreboard import LIVE, P_DEADLINE_NS, P_IN_HAND, P_WAITING
 from papaya_pool.session import Session
 
 _TICK_S = 1.0
+_ORPHAN_TICK_S = 0.05
 _ENDING_PAUSE_S = 0.05
+_GIVING_PAUSE_S = 0.002
+_GIVEN_A_TURN = 64  # their inboxes hold 278 descriptors
 _LOCKED_PAUSE_S = 0.02
+STACK_SIGNAL = signal.SIGUSR1  # who gets it says where it hangs
 _BUSY = poller.IN | poller.OUT
 
 
@@ -66,6 +72,9 @@ class Worker:
         self._fed: dict[int, Session] = {}  # have input that may hold whole lines
         self._ending: dict[int, Session] = {}  # told that it is over; input discarded
         self._given: dict[int, tuple[int, int]] = {}  # slot -> generation, our dup
+        self._to_give: list[list[int]] = []  # [worker, how many]
+        self._alone: list[Session] = []  # handled by themselves: law 13
+        self._orphaned = False
         self._stop_at: float | None = None
         self._next_tick = 0.0
         self._accounted = -1
@@ -99,8 +108,14 @@ class Worker:
             outcome = work.deliver()
             if work.finished:
                 self._finish()
+            if self._alone:
+                self._try_alone()
+            if self._to_give:
+                self._give_some()
             if now >= self._next_tick:
                 self._tick(now)
+                if self._orphaned and self._board.moved_to and self._hand_over():
+                    return errors.EX_OK
             if self._ending:
                 self._close_overdue(now)
             if self._stop_at is not None and (not sessions or now >= self._stop_at):
@@ -116,6 +131,8 @@ class Worker:
     def _pause(self, now: float) -> float:
         if self._ending or self._stop_at is not None:
             return _ENDING_PAUSE_S
+        if self._to_give:
+            return _GIVING_PAUSE_S
         return max(0.0, self._next_tick - now)
 
     # --- input ---
@@ -142,6 +159,9 @@ class Worker:
             batch = self._commit.commit(self._fed.values())
         except commit.Refused as err:
             self._complain(str(err))
+            batch = None
+        except commit.Moved:
+            self._next_tick = 0.0  # hand over at once
             batch = None
         if batch is None:
             self._hold_back()
@@ -266,12 +286,30 @@ class Worker:
             self._end(member)
             return
         self._delivery.join(member)
+        if slot.alone:
+            self._alone.append(member)
+            self._delivery.watch(member, poller.QUIET)
+            return
         self._fed[fd] = member  # its ring may hold whole lines already
         if member.broken:
             while member.feed():
                 pass
 
-    def _give(self, member: Session, peer: int) -> None:
+    def _try_alone(self) -> None:
+        """A session whose input may have killed a worker: nobody else dies with it."""
+        member = self._alone[0]
+        self.process.in_hand = member.number + 1
+        member.feed()
+        if self._commit.commit([member]) is None:
+            return  # the log is locked: later
+        self.process.in_hand = 0
+        self._alone.pop(0)
+        if member.slot.input_taken != member.slot.death_taken:
+            member.slot.alone = 0
+        self._delivery.watch(member, member.mask & poller.OUT | poller.IN)
+        self._fed[member.fd] = member
+
+    def _give(self, member: Session, peer: int) -> bool:
         """Hand a session to another worker: stop, store where, store owner, send."""
         written = self._delivery.leave(member)
         self._events.unregister(member.fd)
@@ -284,8 +322,10 @@ class Worker:
         member.slot.owner = self._board.workers[peer].incarnation
         self._given[member.number] = member.generation, member.fd
         message = Message(Kind.HANDOFF, member.number, member.generation)
-        if handoff.send(self._pool.inboxes[peer][1], message, member.fd) != Sent.SENT:
+        outcome = handoff.send(self._pool.inboxes[peer][1], message, member.fd)
+        if outcome is not Sent.SENT:
             self._report(Message(Kind.UNSENT, member.number, member.generation))
+        return outcome is Sent.SENT
 
     def _drop_given(self) -> None:
         """Close our dups of sessions that somebody else holds now."""
@@ -295,14 +335,25 @@ class Worker:
                 os.close(fd)
                 del self._given[number]
 
-    def _peers(self) -> list[sb.ProcessSlot]:
-        """The other workers that take sessions, the least loaded first."""
-        others = [
-            slot
-            for slot in self._board.workers
-            if slot.number != self._number and slot.state == sb.SERVING
-        ]
-        return sorted(others, key=lambda slot: slot.sessions)
+    def _spread(self) -> list[list[int]]:
+        """How many of our sessions each of the others is to get."""
+        others = [s for s in self._board.workers if s.state == sb.SERVING]
+        load = {slot.number: slot.sessions for slot in others}
+        share = dict.fromkeys(load, 0)
+        for _ in self._sessions if load else ():
+            number = min(load, key=lambda n: load[n])
+            load[number] += 1
+            share[number] += 1
+        return [[number, count] for number, count in share.items() if count]
+
+    def _give_some(self) -> None:
+        """Give as many as an inbox takes in a turn; the rest in the next."""
+        peer, count = self._to_give.pop(0)
+        able = [m for m in self._sessions.values() if m.fd not in self._ending]
+        now = able[: min(count, _GIVEN_A_TURN)]
+        sent = sum(self._give(member, peer) for member in now)
+        if len(now) == sent < count and len(able) > sent:
+            self._to_give.append([peer, count - sent])
 
     # --- everything that is no member ---
 
@@ -321,8 +372,41 @@ class Worker:
         for message in messages:
             if message.kind == Kind.STOP:
                 self._stop()
+            elif message.kind == Kind.DRAIN:
+                self._next_tick = 0.0
+            elif message.kind == Kind.GIVE:
+                self._to_give.append([message.slot, message.value])
+            elif message.kind == Kind.KICK:
+                self._kick(message)
         if gone:  # the supervisor died; members chat on (design: the processes)
             self._events.unregister(self._control.fileno())
+            self._orphaned = True
+            self._next_tick = 0.0
+
+    def _kick(self, message: Message) -> None:
+        for member in list(self._sessions.values()):
+            if (member.number, member.generation) == (message.slot, message.generation):
+                code = message.text.decode("ascii", "replace")
+                member.fault = errors.SessionFault(code, "by the administrator")
+                self._end(member)
+
+    def _hand_over(self) -> bool:
+        """Give every session to the pool that has taken over (law 11)."""
+        try:
+            farewell = takeover.Farewell(self._pool.room)
+        except OSError:
+            return False
+        return farewell.give_sessions(self._packed_up())
+
+    def _packed_up(self) -> Iterator[tuple[sb.SessionSlot, memoryview, int]]:
+        for fd, member in list(self._sessions.items()):
+            if fd in self._ending:
+                self._close(member)
+                continue
+            session.note_position(member, self._delivery.leave(member))
+            self._events.unregister(fd)
+            yield member.slot, member.ring, fd
+            del self._sessions[fd]
 
     def _stop(self) -> None:
         """Every member gets what there is by now, and then the end."""
@@ -333,7 +417,9 @@ class Worker:
                 self._delivery.finish_at(member, end)
 
     def _tick(self, now: float) -> None:
-        self._next_tick = now + _TICK_S
+        self._next_tick = now + (_ORPHAN_TICK_S if self._orphaned else _TICK_S)
+        if self.process.state in (sb.DRAINING, sb.DRAINED) and not self._to_give:
+            self._to_give += self._spread()
         if self._delivery.position != self._accounted or self._delivery.behind:
             self._delivery.account()
             self._accounted = self._delivery.position
@@ -361,7 +447,7 @@ def main(
     pool: Pool, number: int, incarnation: int, control: socket.socket, seats: Iterable[Seat]
 ) -> int:
     """A worker's life, after the fork.  Returns its exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
+    faulthandler.register(STACK_SIGNAL, all_threads=True)
     process.name(f"papaya:w{number}")
     try:
         worker = Worker(pool, number, incarnation, control)

@@ -1,0 +1,223 @@
+"""What an administrator asks of a running pool, and what comes of it.
+
+Every question is answered at once; what takes longer goes on step by step from
+the supervisor's loop, and is seen in the scoreboard.
+
+Owner:   runs in the supervisor.
+Order:   one recycling and one upgrade at a time; a second one is refused.
+Failure: a question that makes no sense is answered with why, and changes nothing.
+Format:  control.py.
+"""
+
+import json
+import os
+import signal
+import socket
+import time
+from typing import Any, Protocol
+
+from papaya_pool import errors, handoff, process, upgrade
+from papaya_pool import scoreboard as sb
+from papaya_pool.children import Place
+from papaya_pool.handoff import Kind, Message
+
+
+class Refused(Exception):
+    """What was asked for cannot be."""
+
+
+class Managed(Protocol):
+    """What the office needs of the supervisor."""
+
+    board: sb.Scoreboard
+    places: list[Place]
+    controls: dict[int, socket.socket]
+
+    def open_door(self) -> None: ...
+
+    def close_door(self) -> None: ...
+
+    def read_key(self) -> None: ...
+
+    def become(self, program: list[str]) -> None: ...
+
+
+class Office:
+    """The verbs of papaya-ctl that the supervisor carries out."""
+
+    def __init__(self, pool: Managed) -> None:
+        self._pool, self._board = pool, pool.board
+        self._trial: upgrade.Trial | None = None
+        self._trial_until = 0.0
+        self._to_recycle: list[int] = []  # workers, the next one first
+        self._recycling: tuple[int, int] | None = None  # (worker, its old pid)
+        self._verbs = {
+            "drain": self._drain,
+            "rebalance": self._rebalance,
+            "pause": self._pause,
+            "resume": self._resume,
+            "recycle": self._recycle,
+            "kick": self._kick,
+            "upgrade": self._upgrade,
+            "reload": self._reload,
+        }
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way that wants looking after."""
+        return bool(self._trial or self._to_recycle or self._recycling)
+
+    def ask(self, question: bytes, who: str) -> bytes:
+        """Carry out what is asked; the answer."""
+        try:
+            verb, *words = json.loads(question)["words"]
+            answer = self._verbs[verb](*words)
+        except Refused as err:
+            answer = {"ok": False, "error": str(err)}
+        except (KeyError, TypeError, ValueError):
+            answer = {"ok": False, "error": "not understood"}
+        asked = " ".join(map(str, [verb, *words])) if answer["ok"] else None
+        process.log_line(
+            self._board.supervisor, event="asked", what=asked, by=who,
+            error=answer.get("error"),
+        )  # fmt: skip
+        return json.dumps(answer).encode()
+
+    def go_on(self) -> None:
+        """One step of whatever is under way."""
+        if self._trial:
+            self._judge_trial()
+        if self._recycling and self._is_replaced(*self._recycling):
+            self._recycling = None
+        if self._to_recycle and not self._recycling:
+            self._replace(self._to_recycle.pop(0))
+
+    # --- sessions ---
+
+    def _drain(self, worker: str) -> dict[str, Any]:
+        number = self._worker(worker)
+        others = [s for s in self._board.workers if s.number != number]
+        if not any(slot.state == sb.SERVING for slot in others):
+            raise Refused("no other worker serves")
+        self._pool.places[number].drained = True
+        self._board.workers[number].state = sb.DRAINING
+        if number in self._pool.controls:
+            handoff.send(self._pool.controls[number], Message(Kind.DRAIN))
+        return {"ok": True, "worker": number}
+
+    def _rebalance(self) -> dict[str, Any]:
+        for place in self._pool.places[: len(self._board.workers)]:
+            place.drained = False
+            if place.child and place.child.ready:
+                self._board.workers[place.slot].state = sb.SERVING
+        serving = [s for s in self._board.workers if s.state == sb.SERVING]
+        moves = shares([slot.sessions for slot in serving])
+        for giver, taker, count in moves:
+            order = Message(Kind.GIVE, serving[taker].number, value=count)
+            handoff.send(self._pool.controls[serving[giver].number], order)
+        return {"ok": True, "moves": sum(count for _, _, count in moves)}
+
+    def _kick(self, number: int, generation: int, code: str = "kicked") -> dict[str, Any]:
+        session = self._board.session(number)
+        owner = self._board.owner_of(session.owner)
+        if session.state != sb.LIVE or session.generation != generation or not owner:
+            raise Refused("no such session")
+        order = Message(Kind.KICK, number, generation, text=code.encode())
+        handoff.send(self._pool.controls[owner.number], order)
+        return {"ok": True}
+
+    # --- the door ---
+
+    def _pause(self) -> dict[str, Any]:
+        self._pool.close_door()
+        return {"ok": True}
+
+    def _resume(self) -> dict[str, Any]:
+        try:
+            self._pool.open_door()
+        except errors.CannotCreate as err:
+            raise Refused(str(err)) from err
+        return {"ok": True}
+
+    # --- processes ---
+
+    def _recycle(self, worker: str | None = None) -> dict[str, Any]:
+        if self._to_recycle or self._recycling:
+            raise Refused("a recycling is under way")
+        count = len(self._board.workers)
+        self._to_recycle = [self._worker(worker)] if worker else list(range(count))
+        return {"ok": True, "workers": len(self._to_recycle)}
+
+    def _replace(self, number: int) -> None:
+        """A replacement is a death that was asked for: the same act (crash-only)."""
+        child = self._pool.places[number].child
+        if child:
+            self._recycling = number, child.pid
+            os.kill(child.pid, signal.SIGKILL)
+
+    def _is_replaced(self, number: int, old_pid: int) -> bool:
+        child = self._pool.places[number].child
+        return bool(child and child.ready and child.pid != old_pid)
+
+    def _upgrade(self) -> dict[str, Any]:
+        self.upgrade("papaya-ctl")
+        return {"ok": True}
+
+    def upgrade(self, by: str) -> None:
+        """Try the code that is on disk now, and become it if it works."""
+        if self._trial:
+            return
+        process.log_line(self._board.supervisor, event="trial", by=by)
+        self._trial = upgrade.Trial()
+        self._trial_until = time.monotonic() + upgrade.TRIAL_S
+
+    def _judge_trial(self) -> None:
+        assert self._trial
+        verdict = self._trial.verdict()
+        if verdict is None and time.monotonic() < self._trial_until:
+            return
+        self._trial.close()
+        self._trial = None
+        if verdict == "":
+            self._pool.become(upgrade.program())
+            return
+        why = verdict or f"not ready within {upgrade.TRIAL_S:.0f} s"
+        process.log_line(self._board.supervisor, event="upgrade-refused", reason=why)
+
+    def _reload(self) -> dict[str, Any]:
+        self.reload("papaya-ctl")
+        return {"ok": True}
+
+    def reload(self, by: str) -> None:
+        """Read the key again; who is in stays in."""
+        try:
+            self._pool.read_key()
+        except errors.PoolFault as err:
+            process.log_line(self._board.supervisor, event="reload-refused", reason=err)
+        else:
+            process.log_line(self._board.supervisor, event="reloaded", by=by)
+
+    def _worker(self, word: str) -> int:
+        number = int(str(word).removeprefix("w"))
+        if not 0 <= number < len(self._board.workers):
+            raise Refused(f"no worker {number}: there are {len(self._board.workers)}")
+        return number
+
+
+def shares(counts: list[int]) -> list[tuple[int, int, int]]:
+    """Moves (from, to, how many) after which no two counts differ by more than 1."""
+    if not counts:
+        return []
+    least, extra = divmod(sum(counts), len(counts))
+    fullest = sorted(range(len(counts)), key=lambda n: -counts[n])
+    over = {n: counts[n] - least - (rank < extra) for rank, n in enumerate(fullest)}
+    moves: list[tuple[int, int, int]] = []
+    takers = [n for n in over if over[n] < 0]
+    for giver in (n for n in over if over[n] > 0):
+        while over[giver] > 0:
+            taker = next(n for n in takers if over[n] < 0)
+            count = min(over[giver], -over[taker])
+            over[giver] -= count
+            over[taker] += count
+            moves.append((giver, taker, count))
+    return moves

@@ -1,0 +1,111 @@
+"""New code under the same pid: what the supervisor hands down to itself.
+
+An upgrade is a planned take-over (takeover.py) with two differences.  A trial child
+runs the new code first, as a whole pool in a directory of its own, so that code
+that cannot start never gets near the members.  And the listening sockets and the
+lock on `pid` are inherited through exec, so the port is never closed and no other
+supervisor can come in between.
+
+Owner:   the supervisor.
+Order:   trial, then hand_down, then exec.
+Failure: a trial that fails, or an exec that fails, leaves the old pool as it was.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, MutableMapping
+from typing import Any, NamedTuple
+
+HANDED = "PAPAYA_HANDED_DOWN"
+TRIAL = "PAPAYA_TRIAL"
+TRIAL_S = 20.0
+
+
+class Inherited(NamedTuple):
+    """What a supervisor got from the code that it was before."""
+
+    upgraded: bool
+    held_fd: int
+    listener_fds: list[int]
+    old_children: list[int]
+
+    @classmethod
+    def from_environ(cls, environ: MutableMapping[str, str]) -> "Inherited":
+        """Takes it out of the environment: no child is to believe it."""
+        handed = environ.pop(HANDED, "")
+        if not handed:
+            return cls(False, -1, [], [])
+        fields: dict[str, Any] = json.loads(handed)
+        return cls(True, fields["held"], fields["listeners"], fields["children"])
+
+    def listeners(self) -> list[socket.socket]:
+        listeners = [socket.socket(fileno=fd) for fd in self.listener_fds]
+        for one in listeners:
+            one.set_inheritable(False)
+            one.setblocking(False)
+        return listeners
+
+
+def held_fd(environ: MutableMapping[str, str]) -> int:
+    """The handed-down descriptor of `pid`, still locked; -1 if there is none."""
+    handed = environ.get(HANDED, "")
+    return int(json.loads(handed)["held"]) if handed else -1
+
+
+def hand_down(
+    held: int, listeners: Iterable[socket.socket], children: list[int]
+) -> None:
+    """Let the lock and the listeners live through exec."""
+    fds = [one.fileno() for one in listeners]
+    for fd in (held, *fds):
+        os.set_inheritable(fd, True)
+    handed = {"held": held, "listeners": fds, "children": children}
+    os.environ[HANDED] = json.dumps(handed)
+
+
+def take_back(held: int, listeners: Iterable[socket.socket]) -> None:
+    """As if hand_down() had not been: for when exec failed."""
+    for fd in (held, *(one.fileno() for one in listeners)):
+        os.set_inheritable(fd, False)
+    os.environ.pop(HANDED, None)
+
+
+def program() -> list[str]:
+    """The command that runs this program's code as it is on disk now."""
+    return [sys.executable, "-m", "papaya_pool", *sys.argv[1:]]
+
+
+class Trial:
+    """The new code, run as a whole pool of its own until it is ready, then stopped."""
+
+    def __init__(self) -> None:
+        self._dir = tempfile.TemporaryDirectory(prefix="papaya-trial-")
+        self._said = open(f"{self._dir.name}/stderr", "w+b")  # noqa: SIM115 - until close()
+        environ = {**os.environ, TRIAL: self._dir.name}
+        self._process = subprocess.Popen(
+            program(), env=environ, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=self._said,
+        )  # fmt: skip
+
+    def verdict(self) -> str | None:
+        """None while it runs, "" if the new code works, else why it does not."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        if code == 0:
+            return ""
+        self._said.seek(0)
+        lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with exit code {code}"
+
+    def close(self) -> None:
+        """End it, if it still runs, and take its traces away."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._said.close()
+        self._dir.cleanup()
