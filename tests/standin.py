@@ -36,6 +36,7 @@ class StandIn:
         self.knows_tokens = True
         self.answers = True  # questions
         self.lies = False
+        self.certificate = None  # in DER, when something terminates TLS before us
         self.silent = False
         self.deaf = False  # reads nothing from members
         self.refusals = []  # codes for the next logins
@@ -218,6 +219,9 @@ class StandIn:
     def _proof(self, who, lines):
         secret = hashlib.sha256(KEY.encode()).hexdigest().encode()
         signed = f"papaya/2 {who}\n{lines[0]}\n{lines[1]}\n".encode()
+        if self.certificate is not None:
+            digest = hashlib.sha256(self.certificate).hexdigest()
+            signed += f"server-cert-sha256 {digest}\n".encode()
         return hmac.new(secret, signed, hashlib.sha256).hexdigest()
 
     def _refuse(self, peer, code):
