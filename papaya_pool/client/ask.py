@@ -2,7 +2,7 @@
 
 So a live stream stays nothing but the log, and an answer that was cut short is
 known by its missing END.  A server that answers no questions (`ERR syntax`) can
-still be asked what was said, by joining for a moment: see `Ask.instead`.
+still be asked what was said, by joining for a moment (`by_joining`).
 
 Owner:   whoever made the Ask turns it by handle() and tick() until `done`, which
          has closed its wire; close() ends it early.
@@ -50,7 +50,7 @@ class Ask:
         self.done = False
         self.failed = ""  # why, once done without an answer
         self.lines: list[bytes] = []
-        self.can_join_instead = False
+        self.unanswered = False  # the server does not know such questions
         self.deadline = now + DEADLINE_S
         self._selector, self._by_joining = selector, by_joining
         self._key = link.secret(target.key)
@@ -117,8 +117,7 @@ class Ask:
                 case link.Lines(lines):
                     self._take(lines)
                 case link.Refused(code, words):
-                    asked = self.wanted.last and not self._by_joining
-                    self.can_join_instead = bool(asked and code == "syntax")
+                    self.unanswered = code == "syntax" and not self._by_joining
                     self._finish(words or code)
                 case link.Broken(reason):
                     self._finish(reason)

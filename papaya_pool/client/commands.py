@@ -19,7 +19,8 @@ HELP = {
 }
 KEYS_HELP = (
     "PgUp PgDn wheel: scroll - Tab: complete - Up Down: lines typed before",
-    "Ctrl-A E K U W Y, Alt-B F: edit - Ctrl-L: repaint - Ctrl-C: clear the line, then leave",
+    "Ctrl-A E K U W Y, Alt-B F: edit - Ctrl-L: repaint - Shift and mouse: select",
+    "Ctrl-C: clear the line, then leave",
 )
 
 

@@ -69,7 +69,10 @@ class Wire:
         return self._decrypt(data)
 
     def send(self, data: bytes) -> None:
-        self._unsent += self._tls.encrypt(data) if self._tls else data
+        try:
+            self._unsent += self._tls.encrypt(data) if self._tls else data
+        except ssl.SSLError:
+            return  # broken already: the reads will say how
         self._flush()
 
     def backlog(self) -> int:

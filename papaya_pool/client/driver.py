@@ -196,6 +196,9 @@ class Driver:
                 case _:
                     try:
                         events += self.member.take(effect)
+                    except member.AnotherLog as err:
+                        events.append(member.Afresh(str(err)))
+                        return events + self._lost("another log", now)
                     except ValueError as err:
                         return events + self._lost(str(err), now)
                     if isinstance(effect, link.Joined):

@@ -24,6 +24,7 @@ from papaya_pool import errors, records
 from papaya_pool.client import cells, driver, member, outbox
 
 INPUT, READ_SIZE = 0, 1 << 16
+EX_IOERR = 74
 IN_FLIGHT_LIMIT = 10_000  # lines sent that have not come back: read no further
 
 
@@ -46,7 +47,8 @@ def rendered(record: records.Record, *, as_json: bool) -> str:
 
 def complain(text: str) -> None:
     """One line on stderr, and nothing in it that a terminal would obey."""
-    print(f"papaya-chat: {cells.harmless(text)}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # otherwise it would go to stdout
+        print(f"papaya-chat: {cells.harmless(text)}", file=sys.stderr, flush=True)
 
 
 class LineMode:
@@ -58,7 +60,7 @@ class LineMode:
         self._reading = self._printing = False
         self._input_ended = False
         self._number = 0  # of the line of input
-        self._unsayable = 0
+        self._exit_code = errors.EX_OK  # of what went wrong on our side
         self._down = False
 
     def run(self) -> int:
@@ -83,9 +85,7 @@ class LineMode:
                 over = self._show(self._driver.tick(time.monotonic()))
         if over.text:
             complain(over.text + self._nothing_sent(over))
-        if over.exit_code == errors.EX_OK and self._unsayable:
-            return errors.EX_USAGE
-        return over.exit_code
+        return over.exit_code or self._exit_code
 
     def _nothing_sent(self, over: member.Over) -> str:
         """Input that was not even read was not sent either."""
@@ -144,7 +144,7 @@ class LineMode:
             text = outbox.sayable(raw)
             limit = self._driver.member.profile.text_limit
             if len(text) > limit:
-                self._unsayable += 1
+                self._exit_code = errors.EX_USAGE
                 size = f"{len(text)} bytes, more than {limit}"
                 complain(f"line {self._number} has {size}: not sent")
             elif text:
@@ -173,14 +173,17 @@ class LineMode:
         return None
 
     def _print(self, fresh: list[records.Record]) -> None:
-        if not self._printing:
+        if not self._printing or sys.stdout is None:
             return
         as_json = self._options.json
         lines = [rendered(record, as_json=as_json) + "\n" for record in fresh]
         try:
             sys.stdout.write("".join(lines))
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError as err:
+            if not isinstance(err, BrokenPipeError):
+                complain(f"stdout: {err.strerror}")
+                self._exit_code = EX_IOERR
             # Python would complain once more when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._printing = False

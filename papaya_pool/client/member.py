@@ -92,6 +92,10 @@ class Profile:
         return records.LINE_LIMIT
 
 
+class AnotherLog(ValueError):
+    """What the server has now is not the log that our position belongs to."""
+
+
 class Member:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
@@ -132,7 +136,7 @@ class Member:
     def _take_joined(self, joined: link.Joined) -> list[Event]:
         if self.log not in (None, joined.log):
             self._start_afresh()
-            raise ValueError("the server has another log now: starting afresh")
+            raise AnotherLog("the server has another log now: starting afresh")
         if self.log is None:
             self.position = first_position(self.profile.past, joined.head)
         self.log, self.head = joined.log, joined.head

@@ -87,8 +87,9 @@ def input_row(view: View, width: int) -> tuple[Row, int]:
         return ((text, "question"),), cells.columns(text)
     prompt = cells.cut(f"[{cells.harmless(view.me)}] ", width) if width >= 40 else ""
     room = width - cells.columns(prompt)
-    before = shown_typed(view.editor.before)
-    after = shown_typed(view.editor.after)
+    near = 4 * width + 64  # a pasted megabyte is not measured for every key
+    before = cells.harmless(view.editor.before[-near:])
+    after = cells.harmless(view.editor.after[:near])
     pieces = cells.clusters(before)
     used = cells.columns(before)
     hidden = 0
@@ -99,11 +100,6 @@ def input_row(view: View, width: int) -> tuple[Row, int]:
     text = before + cells.cut(after, room - column)
     row = tuple(span for span in ((prompt, "prompt"), (text, "typed")) if span[0])
     return row, min(cells.columns(prompt) + column, max(width - 1, 0))
-
-
-def shown_typed(text: str) -> str:
-    """Typed text as it may be shown, nothing of it hidden from who typed it."""
-    return cells.harmless(text)
 
 
 def fitted(row: Row, width: int) -> Row:

@@ -214,7 +214,7 @@ class ScreenMode:
         self._dirty = True
         if not asking.wanted.last:
             self._answered_who(asking)
-        elif asking.can_join_instead:
+        elif asking.unanswered:
             self._ask(asking.wanted, now, by_joining=True)
         elif asking.failed:
             self._view.fetch_failed(asking.failed)
@@ -228,7 +228,7 @@ class ScreenMode:
 
     def _answered_who(self, asking: ask.Ask) -> None:
         if asking.failed:
-            self._answers_who = False
+            self._answers_who = not asking.unanswered
             if self._asked_for_who:
                 self._view.note(f"who is here is not known: {asking.failed}")
         else:
