@@ -22,9 +22,9 @@ FLOORS = [
         *{"poller", "room"},
     },
     {"session", "process"},  # one member's connection; what every process does first
-    {"commit", "delivery", "client"},  # many sessions at once; the other side
+    {"commit", "delivery", "client", "clientele"},  # many sessions at once; the other side
     {"acceptor", "worker", "syncer", "sampler"},  # one process's loop each
-    {"supervisor"},
+    {"supervisor", "watch"},
     {"top", "chat", "ctl", "__main__"},  # programs
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -33,14 +33,16 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ONLY = {
     "client": {"client", "errors", "records", "settings", "dialects"},
     "chat": {"client", "errors", "records", "settings", "room"},
-    "sampler": {"errors", "scoreboard", "room"},
-    "top": {"errors", "settings", "room", "sampler"},
+    "clientele": {"scoreboard"},
+    "sampler": {"errors", "scoreboard", "room", "clientele"},
+    "watch": {"watch", "errors", "client", "clientele", "sampler"},
+    "top": {"errors", "settings", "room", "sampler", "watch", "control"},
 }
 
 # A library, or one call of it -> the only rooms with a key to it.
 KEYS = {
     "array": {"handoff"},
-    "curses": {"top", "chat", "client"},
+    "curses": {"top", "watch", "chat", "client"},
     "fcntl": {"chatlog", "room", "wirecount"},
     "fcntl.flock": {"chatlog"},
     "fcntl.ioctl": {"wirecount"},

@@ -1,0 +1,134 @@
+"""Who is in a pool: its live sessions, as the scoreboard shows them to an onlooker.
+
+A session's own words are written about once a second by the worker that serves it.
+What moves faster is computed from its worker's position: who had everything then
+and is not known to be behind has been sent what its worker has sent.  That can be
+too much for the second in which somebody falls behind; nothing but a figure on a
+screen depends on it.
+
+Owner:   nobody's; everything here only reads.
+Not here: what a client said or is sent.  An onlooker has no business with it.
+"""
+
+import ipaddress
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from papaya_pool import scoreboard as sb
+
+
+class Client(NamedTuple):
+    """One live session."""
+
+    session: int
+    generation: int
+    name: str
+    address: str
+    dialect: str
+    worker: int | None  # None: its worker died, and nobody has it yet
+    messages_in: int
+    bytes_in: int  # read from it, its login included
+    bytes_out: int  # that the kernel took for it, likewise
+    lag_bytes: int
+    unacked_bytes: int | None
+    cpu_s: float
+    idle_s: float
+    age_s: float
+    moves: int
+
+
+def clients(
+    board: sb.Scoreboard, head: sb.Head, now_ms: int, unsent: dict[str, int] | None
+) -> Iterator[Client]:
+    """Members only: neither who is being admitted nor who is on the way out."""
+    owners = {slot.incarnation: slot for slot in board.workers if slot.pid}
+    for slot in board.sessions():
+        if slot.state == sb.LIVE:
+            yield _client(slot, owners.get(slot.owner), head, now_ms, unsent)
+
+
+def _client(
+    slot: sb.SessionSlot,
+    owner: sb.ProcessSlot | None,
+    head: sb.Head,
+    now_ms: int,
+    unsent: dict[str, int] | None,
+) -> Client:
+    address, dialect = slot.address, slot.dialect
+    return Client(
+        session=slot.number,
+        generation=slot.generation,
+        name=slot.name,
+        address=address,
+        dialect=sb.DIALECTS[dialect] if dialect < len(sb.DIALECTS) else "unknown",
+        worker=owner.number if owner else None,
+        messages_in=slot.messages,
+        bytes_in=slot.input_read,
+        bytes_out=_bytes_out(slot, owner),
+        lag_bytes=lag_of(owner, slot.lag, head) if owner else slot.lag,
+        unacked_bytes=None if unsent is None else unsent.get(address),
+        cpu_s=slot.cpu_ns / 1e9,
+        idle_s=max(0, now_ms - slot.input_ms) / 1000,
+        age_s=max(0, now_ms - slot.since_ms) / 1000,
+        moves=slot.moves,
+    )
+
+
+def lag_of(worker: sb.ProcessSlot, written_lag: int, head: sb.Head) -> int:
+    """What is published and not sent: as written down, or as the worker itself is behind.
+
+    The second is what shows of a worker that hangs.
+    """
+    position: int = worker.position
+    if not position:  # it has not come to its first message yet
+        return written_lag
+    return max(written_lag, head.tail - position)
+
+
+def _bytes_out(slot: sb.SessionSlot, owner: sb.ProcessSlot | None) -> int:
+    """What the kernel took for a session since it was accepted."""
+    noted: int = slot.bytes_out
+    if owner is None or slot.lag or slot.seated != slot.owner:
+        return noted
+    if slot.dialect == sb.NATIVE:
+        # The log's own bytes from `start` on, behind the login and the OK line.
+        sent: int = owner.position - slot.start + slot.written_before
+        return max(noted, sent + slot.preamble_size)
+    if slot.words[slot.base + sb.S_IN_STEP]:
+        delta: int = slot.words[slot.base + sb.S_DELTA]
+        rendered, size = owner.check()[1], 1 << 64
+        return (rendered + delta) % size
+    return noted
+
+
+# --- the kernel's queues -------------------------------------------------------------
+
+
+def unacked(pid: int, port: int) -> dict[str, int] | None:
+    """address -> bytes that the other end has not acknowledged; None if hidden.
+
+    Of the network namespace of `pid`, which need not be ours.
+    """
+    ours, found = f":{port:04X}", dict[str, int]()
+    for table in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/{pid}/net/{table}") as lines:
+                for line in lines:
+                    fields = line.split(None, 5)
+                    if fields[1].endswith(ours):
+                        queued = int(fields[4].partition(":")[0], 16)
+                        found[_address(fields[2])] = queued
+        except FileNotFoundError:  # no IPv6; or no Linux, and nothing is found
+            continue
+        except OSError:
+            return None
+    return found or None
+
+
+def _address(field: str) -> str:
+    """`0100007F:A371`, words in the machine's order, as the listener writes addresses."""
+    digits, _, port = field.partition(":")
+    words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
+    host = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
+    return f"[{host}]:{int(port, 16)}" if host.version == 6 else f"{host}:{int(port, 16)}"
