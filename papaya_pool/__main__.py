@@ -24,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except errors.PoolFault as fault:
         print(f"papaya-pool: {fault}", file=sys.stderr)
         return fault.exit_code
+    except OSError as err:  # out of descriptors, of memory, of disk, while starting
+        print(f"papaya-pool: {err.strerror}: {err.filename or 'no file'}", file=sys.stderr)
+        return errors.EX_CANTCREAT
 
 
 def _raise_descriptor_limit() -> None:

@@ -58,6 +58,7 @@ class Acceptor:
         self._claimed: dict[int, Stranger] = {}  # by slot, waiting for the supervisor
         self._handed: dict[int, tuple[int, int, socket.socket]] = {}
         self._unsure = [0] * pool.board.worker_count  # handed to it, not seated yet
+        self._returned: list[int] = []  # slots given back, and not told yet
         self._reserve = listener.Reserve()
         self._events = poller.make(pool.settings.portable)
         self._events.register(control.fileno(), poller.IN)
@@ -168,6 +169,9 @@ class Acceptor:
         stranger.conn.close()
 
     def _send_away_overdue(self, now: float) -> None:
+        returned, self._returned = self._returned, []
+        for number in returned:
+            self._give_back(number)
         for stranger in list(self._strangers.values()):
             if stranger.deadline_s > now:
                 break
@@ -229,9 +233,12 @@ class Acceptor:
         """A claimed slot that comes to nothing; the supervisor frees it."""
         slot = self._board.session(number)
         slot.state = sb.CLOSING
-        handoff.send(self._control, Message(Kind.CLOSED, number, slot.generation))
+        closed = Message(Kind.CLOSED, number, slot.generation)
+        if handoff.send(self._control, closed) is not Sent.SENT:
+            self._returned.append(number)  # nobody else knows of it: say it again
 
     def _obey(self) -> None:
+        self._drop_seated()  # else who sits already would count twice
         messages, gone = handoff.receive_all(self._control)
         for message in messages:
             if message.kind == Kind.KEPT:

@@ -15,6 +15,7 @@ Failure: a connection that breaks is marked and taken out; its input is still re
 
 import enum
 import os
+import time
 from collections.abc import Callable
 
 from papaya_pool import chatlog, poller, records
@@ -25,12 +26,15 @@ from papaya_pool.scoreboard import (
     P_DELIVERIES,
     P_POSITION,
     S_BYTES_OUT,
+    S_CPU_NS,
+    S_INPUT_READ,
     S_LAG,
     ProcessSlot,
     Scoreboard,
 )
 from papaya_pool.session import Session
 
+_INPUT_WEIGHT = 20  # a byte that came costs about that many that go
 _CATCH_UP_BYTES = 1 << 18  # sent to one member before the others' turn
 _RENDERINGS = 16  # batches whose classic rendering is kept for those just behind
 
@@ -64,6 +68,9 @@ class Delivery:
         self._renderings: dict[int, tuple[int, bytes]] = {}
         self._board, self._process, self._log = board, process, log
         self._events, self._batch_bytes = events, batch_bytes
+        self._stale = True  # the figures in the slots
+        self._cpu_ns = time.process_time_ns()
+        process.position = self.position
 
     # --- who is where ---
 
@@ -74,6 +81,7 @@ class Delivery:
     def join(self, session: Session) -> None:
         """Begin to send to a session that was just seated."""
         session.fell_at = self.seq
+        self._stale = True
         self._place(session)
 
     def finish_at(self, session: Session, end: int) -> None:
@@ -125,22 +133,44 @@ class Delivery:
         """What the kernel took for a session since it was accepted, by our books."""
         if session.fd in self.in_step[session.dialect]:
             if session.dialect == CLASSIC:
-                return self._rendered_bytes + session.delta
-            return self.position - session.origin
-        if session.dialect == CLASSIC:
-            return session.slot.check()[1] + session.skip
-        return session.offset - session.origin - len(session.unsent)
+                written: int = self._rendered_bytes + session.delta
+            else:
+                written = self.position - session.origin
+        elif session.dialect == CLASSIC:
+            written = session.slot.check()[1] + session.skip
+        else:
+            written = session.offset - session.origin - len(session.unsent)
+        return written
 
     def account(self) -> None:
-        """Write down where everybody is, for papaya-top."""
+        """Write down where everybody is, and what they cost, for papaya-top.
+
+        CPU time is shared out by the bytes that went to a member and, weighing
+        more since each is parsed, formatted and stored, those that came from it.
+        """
+        if not self._stale and not self.behind:
+            return
+        self._stale = bool(self.behind)
         tail, worst = self._board.head().tail, 0
+        shares: list[tuple[Session, int]] = []
         for members in (*self.in_step, self.behind):
             for session in members.values():
                 at = session.offset if members is self.behind else self.position
-                session.words[session.base + S_BYTES_OUT] = self.written(session)
-                session.words[session.base + S_LAG] = tail - min(at, tail)
+                words, base = session.words, session.base
+                written = self.written(session)
+                new_out = written - words[base + S_BYTES_OUT]
+                new_in = words[base + S_INPUT_READ] - session.counted_in
+                shares.append((session, max(0, new_out) + _INPUT_WEIGHT * new_in))
+                session.counted_in += new_in
+                words[base + S_BYTES_OUT] = written
+                words[base + S_LAG] = tail - min(at, tail)
                 worst = max(worst, tail - at)
-        self._process.lag = worst
+        self._process.lag = max(0, worst)
+        cpu_ns = time.process_time_ns()
+        unit = (cpu_ns - self._cpu_ns) / max(1, sum(share for _, share in shares))
+        self._cpu_ns = cpu_ns
+        for session, share in shares:
+            session.words[session.base + S_CPU_NS] += int(share * unit)
 
     def watch(self, session: Session, mask: int) -> None:
         if mask != session.mask:
@@ -157,12 +187,14 @@ class Delivery:
             return Outcome.DONE
         if not self.has_members:
             self.position, self.seq = head.tail, head.seq
+            self._process.position = self.position
             return Outcome.DONE
         if not self._log.try_shared():
             return Outcome.LOCKED
         data = self._log.read_lines(begin, head.tail, self._batch_bytes)
         self._log.unlock()
         self.position = begin + len(data)
+        self._stale = True
         count = data.count(b"\n")
         self.seq += count
         words, base = self._process.words, self._process.base

@@ -67,7 +67,8 @@ class Keeper:
     def free_claimed(self) -> None:
         """The acceptor died: what it had not made live yet comes to nothing."""
         for session in self._board.sessions():
-            if session.state == sb.CLAIMED:
+            unkept = session.number not in self._kept
+            if session.state == sb.CLAIMED or (session.state == sb.CLOSING and unkept):
                 self.free(session)
 
     def free_all(self) -> None:

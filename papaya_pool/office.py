@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from papaya_pool import errors, handoff, process, upgrade
@@ -49,9 +50,10 @@ class Office:
         self._pool, self._board = pool, pool.board
         self._trial: upgrade.Trial | None = None
         self._trial_until = 0.0
+        self._trial_failed = ""  # why the last one did
         self._to_recycle: list[int] = []  # workers, the next one first
         self._recycling: tuple[int, int] | None = None  # (worker, its old pid)
-        self._verbs = {
+        self._verbs: dict[str, Callable[..., dict[str, Any]]] = {
             "drain": self._drain,
             "rebalance": self._rebalance,
             "pause": self._pause,
@@ -59,6 +61,7 @@ class Office:
             "recycle": self._recycle,
             "kick": self._kick,
             "upgrade": self._upgrade,
+            "upgraded": self._upgraded,
             "reload": self._reload,
         }
 
@@ -70,17 +73,17 @@ class Office:
     def ask(self, question: bytes, who: str) -> bytes:
         """Carry out what is asked; the answer."""
         try:
-            verb, *words = json.loads(question)["words"]
-            answer = self._verbs[verb](*words)
+            asked = [str(word) for word in json.loads(question)["words"]]
+            answer: dict[str, Any] = self._verbs[asked[0]](*asked[1:])
         except Refused as err:
             answer = {"ok": False, "error": str(err)}
-        except (KeyError, TypeError, ValueError):
-            answer = {"ok": False, "error": "not understood"}
-        asked = " ".join(map(str, [verb, *words])) if answer["ok"] else None
-        process.log_line(
-            self._board.supervisor, event="asked", what=asked, by=who,
-            error=answer.get("error"),
-        )  # fmt: skip
+        except (LookupError, TypeError, ValueError):
+            answer, asked = {"ok": False, "error": "not understood"}, []
+        if asked[:1] != ["upgraded"]:  # asked again and again, and changes nothing
+            process.log_line(
+                self._board.supervisor, event="asked", what=" ".join(asked), by=who,
+                error=answer.get("error"),
+            )  # fmt: skip
         return json.dumps(answer).encode()
 
     def go_on(self) -> None:
@@ -117,12 +120,15 @@ class Office:
             handoff.send(self._pool.controls[serving[giver].number], order)
         return {"ok": True, "moves": sum(count for _, _, count in moves)}
 
-    def _kick(self, number: int, generation: int, code: str = "kicked") -> dict[str, Any]:
-        session = self._board.session(number)
-        owner = self._board.owner_of(session.owner)
-        if session.state != sb.LIVE or session.generation != generation or not owner:
+    def _kick(self, number: str, generation: str = "") -> dict[str, Any]:
+        if not 0 <= int(number) < self._board.session_count:
             raise Refused("no such session")
-        order = Message(Kind.KICK, number, generation, text=code.encode())
+        session = self._board.session(int(number))
+        owner = self._board.owner_of(session.owner)
+        stale = generation and session.generation != int(generation)
+        if session.state != sb.LIVE or stale or not owner:
+            raise Refused("no such session")
+        order = Message(Kind.KICK, session.number, session.generation, text=b"kicked")
         handoff.send(self._pool.controls[owner.number], order)
         return {"ok": True}
 
@@ -161,13 +167,20 @@ class Office:
 
     def _upgrade(self) -> dict[str, Any]:
         self.upgrade("papaya-ctl")
-        return {"ok": True}
+        return {"ok": True, "block": self._board.name}
+
+    def _upgraded(self) -> dict[str, Any]:
+        """How an upgrade goes: the block's name changes when it is done."""
+        trial = bool(self._trial)
+        return {"ok": True, "block": self._board.name, "trial": trial,
+                "refused": self._trial_failed}  # fmt: skip
 
     def upgrade(self, by: str) -> None:
         """Try the code that is on disk now, and become it if it works."""
         if self._trial:
             return
         process.log_line(self._board.supervisor, event="trial", by=by)
+        self._trial_failed = ""
         self._trial = upgrade.Trial()
         self._trial_until = time.monotonic() + upgrade.TRIAL_S
 
@@ -181,7 +194,7 @@ class Office:
         if verdict == "":
             self._pool.become(upgrade.program())
             return
-        why = verdict or f"not ready within {upgrade.TRIAL_S:.0f} s"
+        self._trial_failed = why = verdict or f"not ready within {upgrade.TRIAL_S:.0f} s"
         process.log_line(self._board.supervisor, event="upgrade-refused", reason=why)
 
     def _reload(self) -> dict[str, Any]:

@@ -9,8 +9,8 @@ Format:  log lines are `key=value` with identity first; people grep them, and te
 
 import contextlib
 import os
+import select
 import socket
-import sys
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -75,12 +75,15 @@ def log_line(slot: ProcessSlot, **words: object) -> None:
 
 
 def emit(words: dict[str, object]) -> None:
-    """One line on stderr.  Whoever reads it must not be able to stop the pool."""
+    """One line on stderr, or none: who reads it too slowly must not stop the pool."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
     pairs = [f"{k}={_quoted(str(v))}" for k, v in words.items() if v is not None]
     line = f"time={stamp}Z {' '.join(pairs)}\n"
     with contextlib.suppress(OSError, ValueError):
-        os.write(sys.stderr.fileno(), line.encode("utf-8", "replace"))
+        poll = select.poll()
+        poll.register(2, select.POLLOUT)
+        if poll.poll(0):  # a pipe then has room for PIPE_BUF bytes
+            os.write(2, line.encode("utf-8", "replace")[:4096])
 
 
 def _quoted(value: str) -> str:

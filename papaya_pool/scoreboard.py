@@ -254,6 +254,7 @@ class Scoreboard:
         name = f"papaya-{secrets.token_hex(6)}"
         with _untracked():
             block = shared_memory.SharedMemory(name, create=True, size=size)
+        assert block.buf is not None
         head = (MAGIC, workers, sessions, ring_bytes)
         struct.pack_into(f"={len(head)}Q", block.buf, 0, *head)
         return cls(block.buf, name, block)

@@ -42,7 +42,7 @@ class Session:
     """A seated session.  All offsets are bytes; `offset` and `end_at` are the log's."""
 
     __slots__ = (
-        "base", "broken", "delta", "dialect", "end_at", "ended_s", "eof", "fault",
+        "base", "broken", "counted_in", "delta", "dialect", "end_at", "ended_s", "eof", "fault",
         "fd", "fell_at", "generation", "mask", "name", "number", "offset", "origin",
         "read", "ring", "ring_bytes", "skip", "slot", "unsent", "words",
     )  # fmt: skip
@@ -53,7 +53,7 @@ class Session:
         self.words, self.base = slot.words, slot.base
         self.ring, self.ring_bytes = board.ring(slot.number), board.ring_bytes
         self.name = slot.name.encode()
-        self.read = slot.input_read
+        self.read = self.counted_in = slot.input_read
         # In native, log offset = origin + bytes written: the kernel's own cursor.
         self.origin = slot.start - slot.written_before - slot.preamble_size
         self.offset = slot.start  # in classic always at the beginning of a line
@@ -96,7 +96,8 @@ class Session:
     @property
     def is_full(self) -> bool:
         """Whether the ring has no room: its input waits in the kernel, unread."""
-        return self.read - self.words[self.base + S_INPUT_TAKEN] >= self.ring_bytes
+        unread: int = self.read - self.words[self.base + S_INPUT_TAKEN]
+        return unread >= self.ring_bytes
 
     def prepare(self) -> Prepared | None:
         """The whole lines that are in the ring and not in the log; None if none are."""
@@ -157,8 +158,8 @@ def seat(board: Scoreboard, slot: SessionSlot, fd: int, exact_counts: bool) -> S
                 session.read = slot.input_read = count.consumed
             if count.fin_sent:
                 slot.ending = 1
-        else:
-            session.broken = True
+        else:  # what else it sent cannot be told from what was read already
+            session.broken = session.eof = True
     slot.exact = 0
     done = written - slot.written_before
     if done < slot.preamble_size:

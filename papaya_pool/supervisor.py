@@ -73,11 +73,20 @@ class Supervisor:
         self._old = takeover.find(room)
         self._old_until = time.monotonic() + _TAKE_OVER_S
         self._owns_log = False  # from when `leave` may take away what names the pool
-        if self._old:
-            self.board = sb.Scoreboard.create(*_size(settings, self._old))
-        else:
-            self._listeners = self._listeners or listener.bind(settings.hosts, settings.port)
-            self.board = self._cold_start()
+        if not self._old and not self._listeners:
+            self._listeners = listener.bind(settings.hosts, settings.port)
+        self.board = sb.Scoreboard.create(*_size(settings, self._old))
+        try:
+            self._prepare()
+        except BaseException:
+            self.board.unlink()
+            raise
+
+    def _prepare(self) -> None:
+        """Everything between the block and the first fork."""
+        settings, room = self.settings, self.room
+        if not self._old:
+            self._cold_start()
         inboxes = [handoff.pair() for _ in range(settings.workers)]
         self._latch = latch.make(settings.workers, settings.portable)
         self._pool = Pool(settings, room, self.board, self._latch, inboxes)
@@ -106,22 +115,21 @@ class Supervisor:
 
     # --- before fork, inherited by both ---
 
-    def _cold_start(self) -> sb.Scoreboard:
-        """A block of our own, its head found at the end of the log."""
+    def _cold_start(self) -> None:
+        """Find the head at the end of the log."""
         settings, room = self.settings, self.room
         _remove_stale_block(room)
+        is_new = not room.log.exists()
         found = chatlog.recover(room.log)
-        renew = room.lost_its_cache() and settings.fsync != "always"
+        renew = is_new or (room.lost_its_cache() and settings.fsync != "always")
         log_id = room.log_id(renew)
-        board = sb.Scoreboard.create(*_size(settings))
-        board.publish(found.seq, found.tail, found.time_ms)
-        board.log_id = log_id
-        self._open_room(board)
+        self.board.publish(found.seq, found.tail, found.time_ms)
+        self.board.log_id = log_id
+        self._open_room(self.board)
         if found.torn_bytes:
             process.emit({"event": "torn-tail-cut", "bytes": found.torn_bytes})
-        if renew:
+        if renew and not is_new:
             process.emit({"event": "log-renamed", "log": log_id})
-        return board
 
     def _open_room(self, board: sb.Scoreboard) -> None:
         """From here on the log's head is in our block, and our name at the door."""
@@ -152,6 +160,8 @@ class Supervisor:
         try:
             while True:
                 now = time.monotonic()
+                deadline_s = now + self.settings.worker_deadline_s
+                self.board.supervisor.deadline_ns = int(deadline_s * 1e9)
                 self._act(now)
                 if self._stop_at is not None and not self.living():
                     return errors.EX_OK
@@ -370,6 +380,9 @@ class Supervisor:
             if all(p.child for p in self.places if p.wanted and not p.drained):
                 self.keeper.deal()
             self.keeper.look()
+        for slot in self.board.workers:
+            if slot.state == sb.DRAINING and not slot.sessions:
+                slot.state = sb.DRAINED
 
     # --- what comes in ---
 
@@ -554,12 +567,15 @@ def _live(keep: Iterable[int], memory: int, main: Callable[[], int]) -> None:
 
 def _size(settings: Settings, old: sb.Scoreboard | None = None) -> tuple[int, int, int]:
     """(workers, sessions, ring bytes) of a block for this machine."""
-    sessions = settings.max_clients
-    if sessions is None:
-        one = sb.block_bytes(1, 1, settings.ring_bytes) - sb.block_bytes(1, 0, settings.ring_bytes)
-        fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        fits = min(fds - _SPARE_FDS - 4 * settings.workers, sb.free_bytes() // 2 // one)
-        sessions = max(1, min(_DEFAULT_CLIENTS, fits))
+    one = sb.block_bytes(1, 1, settings.ring_bytes) - sb.block_bytes(1, 0, settings.ring_bytes)
+    sessions = settings.max_clients or min(_DEFAULT_CLIENTS, sb.free_bytes() // 2 // one)
+    # Each member costs the supervisor a descriptor, and it must not run out.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FDS - 4 * settings.workers
+    if limit < 1:
+        raise errors.CannotCreate("too few descriptors: raise the limit (ulimit -n)")
+    if settings.max_clients and sessions > limit:
+        process.emit({"event": "max-clients-lowered", "to": limit, "by": "ulimit -n"})
+    sessions = max(1, min(sessions, limit))
     if old:
         sessions = max(sessions, old.session_count)
     return settings.workers, sessions, settings.ring_bytes

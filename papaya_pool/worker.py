@@ -77,7 +77,7 @@ class Worker:
         self._orphaned = False
         self._stop_at: float | None = None
         self._next_tick = 0.0
-        self._accounted = -1
+        self._locked_out_ns = 0  # since when the log's lock is not to be had
         self._refused = False
         self._deadline_ns = int(settings.worker_deadline_s * 1e9)
         self._exact_counts = wirecount.works(settings.portable)
@@ -164,8 +164,12 @@ class Worker:
             self._next_tick = 0.0  # hand over at once
             batch = None
         if batch is None:
+            self._locked_out_ns = self._locked_out_ns or time.monotonic_ns()
             self._hold_back()
             return False
+        if self._locked_out_ns:
+            self.process.lock_ns += time.monotonic_ns() - self._locked_out_ns
+            self._locked_out_ns = 0
         self._complain("")
         fed = list(self._fed.values())
         self._fed.clear()
@@ -181,7 +185,7 @@ class Worker:
         for member in fed:
             if member.fault:
                 self._end(member)
-            elif member.eof:
+            elif member.eof or self._stop_at is not None:
                 self._no_more_input(member)
             elif not member.mask & poller.IN:
                 self._delivery.watch(member, member.mask | poller.IN)
@@ -214,6 +218,9 @@ class Worker:
         finished, self._delivery.finished = self._delivery.finished, []
         for member in finished:
             if member.fd not in self._sessions or member.fd in self._ending:
+                continue
+            if member.fd in self._fed:  # its lines first (law 10); the log is locked
+                self._delivery.finished.append(member)
                 continue
             if member.broken and not member.eof:
                 # What it sent before it broke is still read, to the end (law 8).
@@ -409,20 +416,19 @@ class Worker:
             del self._sessions[fd]
 
     def _stop(self) -> None:
-        """Every member gets what there is by now, and then the end."""
+        """What members have said is read and appended; then each gets it, and the end."""
         self._stop_at = time.monotonic() + self._pool.settings.stop_s
-        end = self._board.head().tail
-        for member in list(self._sessions.values()):
-            if member.fd not in self._ending and member.end_at is None:
-                self._delivery.finish_at(member, end)
+        for fd, member in self._sessions.items():
+            if fd not in self._ending:
+                while not member.eof and member.feed():
+                    pass
+                self._fed[fd] = member
 
     def _tick(self, now: float) -> None:
         self._next_tick = now + (_ORPHAN_TICK_S if self._orphaned else _TICK_S)
         if self.process.state in (sb.DRAINING, sb.DRAINED) and not self._to_give:
             self._to_give += self._spread()
-        if self._delivery.position != self._accounted or self._delivery.behind:
-            self._delivery.account()
-            self._accounted = self._delivery.position
+        self._delivery.account()
         self._drop_given()
 
     def _close_overdue(self, now: float) -> None:
@@ -431,6 +437,8 @@ class Worker:
                 self._close(member)
 
     def _leave(self) -> int:
+        if self._fed:
+            self._append()
         for member in list(self._sessions.values()):
             self._delivery.leave(member)
             self._close(member)

@@ -21,9 +21,12 @@ FLOORS = [
         *{"scoreboard", "latch", "handoff", "chatlog", "wirecount", "listener"},
         *{"poller", "room"},
     },
-    {"session", "process"},  # one member's connection; what every process does first
+    {  # one member's connection; what every process does first; asking; new code
+        *{"session", "process", "control", "upgrade", "logbook"},
+    },
     {"commit", "delivery", "client", "clientele"},  # many sessions at once; the other side
-    {"acceptor", "worker", "syncer", "sampler"},  # one process's loop each
+    {"takeover", "office", "sampler"},  # between pools; what administrators ask
+    {"acceptor", "worker", "syncer", "keeper"},  # one process's loop; whose sessions
     {"supervisor", "watch"},
     {"top", "chat", "ctl", "__main__"},  # programs
 ]
@@ -51,21 +54,21 @@ KEYS = {
     "multiprocessing": {"scoreboard", "supervisor"},
     "multiprocessing.shared_memory": {"scoreboard"},
     "psutil": {"sampler"},
-    "select": {"poller", "latch"},
+    "select": {"poller", "latch", "process", "control", "takeover"},
     "selectors": {"poller", "client", "chat", "ctl"},
     "signal": {
-        *{"acceptor", "worker", "syncer", "supervisor"},
+        *{"acceptor", "worker", "syncer", "supervisor", "office", "takeover"},
         *{"__main__", "top", "chat", "ctl", "client"},
     },
     "socket.SCM_RIGHTS": {"handoff"},
     "os._exit": {"supervisor"},
     "os.eventfd": {"latch"},
     "os.fork": {"supervisor"},
-    "os.kill": {"supervisor", "ctl"},
+    "os.kill": {"supervisor", "office", "takeover"},
     "os.sendfile": {"session", "delivery"},
     "os.wait": {"supervisor"},
     "os.waitid": {"supervisor"},
-    "os.waitpid": {"supervisor"},
+    "os.waitpid": {"supervisor", "takeover"},
     "asyncio": set(),
     "concurrent": set(),
     "marshal": set(),
