@@ -6,7 +6,6 @@ Failure: whatever goes wrong is one line on stderr and an exit code (design
 
 import argparse
 import dataclasses
-import locale
 import os
 import secrets
 import selectors
@@ -95,7 +94,6 @@ def _screen_mode(options: argparse.Namespace, room: config.Room) -> int:
 
     from papaya_pool.client import screen, terminal
 
-    locale.setlocale(locale.LC_ALL, "")
     profile = dataclasses.replace(_profile(options, room), patience_s=None)
     title = str(_target(room)) if options.room in (None, "join") else options.room
     with selectors.SelectSelector() as selector:

@@ -9,7 +9,10 @@ Owner:   open() takes the terminal and close() gives it back as it was; whoever
 Not here: reading keys (keys.py; screen.py reads the bytes).
 """
 
+import codecs
+import contextlib
 import curses
+import locale
 import os
 import signal
 import sys
@@ -57,15 +60,34 @@ def name_colour(name: str, count: int) -> int:
     return zlib.crc32(name.encode()) % count
 
 
+def choose_locale() -> str:
+    """Take the user's locale for curses; the name of its encoding.
+
+    The C locale would have every letter beyond ASCII come out wrong, on terminals
+    that nearly all speak UTF-8: it is left for C.UTF-8, as Python itself does.
+    """
+    with contextlib.suppress(locale.Error):
+        locale.setlocale(locale.LC_ALL, "")
+    if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+    try:
+        return codecs.lookup(locale.nl_langinfo(locale.CODESET)).name
+    except LookupError:
+        return "ascii"
+
+
 class Terminal:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._colours = not environ.get("NO_COLOR")
         self._names: list[int] = []
         self._styles: dict[str, int] = dict(_PLAIN)
         self._drawn: Frame | None = None
+        self._encoding = "ascii"
 
     def open(self) -> None:
         """Raises curses.error if the terminal cannot do what a screen needs."""
+        self._encoding = choose_locale()
         self._screen = curses.initscr()
         curses.noecho()
         curses.raw()
@@ -133,14 +155,21 @@ class Terminal:
     def _put(self, y: int, x: int, text: str, attribute: int) -> None:
         pieces = [text] if text.isascii() else cells.clusters(text)
         for piece in pieces:
-            try:
-                self._screen.addstr(y, x, piece, attribute)
-            except curses.error:
-                pass  # the last cell of the window: drawn, but the cursor cannot follow
-            except UnicodeError:
-                # A locale without this character.
-                self._screen.addstr(y, x, "?" * cells.columns(piece), attribute)
-            x += cells.columns(piece)
+            size = cells.columns(piece)
+            with contextlib.suppress(curses.error):
+                # The last cell of the window is drawn, but the cursor cannot follow.
+                self._screen.addstr(y, x, self._sayable(piece, size), attribute)
+            x += size
+
+    def _sayable(self, piece: str, size: int) -> str:
+        """What the locale cannot say, in as many columns."""
+        if self._encoding == "utf-8" or piece.isascii():
+            return piece
+        try:
+            piece.encode(self._encoding)
+        except UnicodeEncodeError:
+            return "?" * size
+        return piece
 
     def _attribute(self, style: str) -> int:
         if style.startswith("name:"):

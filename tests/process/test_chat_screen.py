@@ -325,6 +325,16 @@ def test_other_terminals_work_too(server, start, term):
     terminal.shows("ann  hi")
 
 
+@pytest.mark.parametrize("locale", ["C", "POSIX", "nonsense", ""])
+def test_without_a_locale_it_speaks_utf_8_all_the_same(server, start, locale):
+    server.say("bob", "日本 → é.")
+    terminal = start(LC_ALL=locale)
+    terminal.shows("bob  日本 → é.")
+    terminal.type("ü\r")
+    terminal.shows("ann  ü")
+    assert server.texts()[-1] == "ü"
+
+
 def test_a_dumb_terminal_gets_line_mode(server, start):
     server.say("bob", "hello")
     terminal = start(term="dumb")
