@@ -11,13 +11,22 @@ import os
 import pty
 import re
 import selectors
-import signal
 import struct
+import subprocess
+import sys
 import termios
 import time
 import unicodedata
 
 _SEQUENCE = re.compile(r"\x1b(?:\[([?>]?)([0-9;]*)([@-~])|([()])(.)|([=>78MDEc]))")
+
+
+# Not pty.fork(): with threads about (standin.py) it may deadlock in the child.
+_TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Screen:
@@ -156,14 +165,18 @@ class Terminal:
         self.screen = Screen(rows, columns)
         self.exit_code = None
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._size = struct.pack("HHHH", rows, columns, 0, 0)
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            try:
-                fcntl.ioctl(0, termios.TIOCSWINSZ, self._size)
-                os.execvpe(argv[0], argv, env)
-            finally:
-                os._exit(127)
+        self._fd, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._process = subprocess.Popen(
+            [sys.executable, "-ISc", _TAKE_TERMINAL, *argv],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=env,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.pid = self._process.pid
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._fd, selectors.EVENT_READ)
 
@@ -209,16 +222,12 @@ class Terminal:
         while self.exit_code is None:
             assert time.monotonic() < deadline, "\n".join(self.screen.lines())
             self.read(0.02)
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.exit_code = os.waitstatus_to_exitcode(status)
+            self.exit_code = self._process.poll()
         self.read()
         return self.exit_code
 
     def close(self):
-        if self.exit_code is None:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.exit_code = -signal.SIGKILL
+        self._process.kill()
+        self.exit_code = self._process.wait()
         self._selector.close()
         os.close(self._fd)
