@@ -125,13 +125,14 @@ class Room:
 def read_key(path: Path) -> bytes:
     """The 128 digits in a key file.  Raises BadConfig."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not waiting: a FIFO without a writer would keep the start for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            mode, digits = os.fstat(fd).st_mode, os.read(fd, 4096)
+        finally:
+            os.close(fd)
     except OSError as err:
         raise errors.BadConfig(f"key file {path}: {err.strerror}") from err
-    try:
-        mode, digits = os.fstat(fd).st_mode, os.read(fd, 4096)
-    finally:
-        os.close(fd)
     if mode & 0o077:
         raise errors.BadConfig(f"key file {path} is open to others: chmod 600 it")
     digits = digits.strip()

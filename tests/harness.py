@@ -155,6 +155,7 @@ class Pool:
         """Start it (again); on the same directory, with the same options."""
         assert self.process is None
         self._starts += 1
+        self.state_dir.parent.mkdir(parents=True, exist_ok=True)
         self._blocks_before = blocks()
         self._out = self.state_dir.with_name(f"{self.state_dir.name}.out{self._starts}")
         self._err = self.state_dir.with_name(f"{self.state_dir.name}.err{self._starts}")
@@ -397,6 +398,7 @@ class Wire:
             raise
         self.conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = bytearray()
+        self._counted = (0, 0)  # (bytes, line ends in them)
         self.over = None  # "fin" or "reset", once it is
 
     def fileno(self):
@@ -439,6 +441,14 @@ class Wire:
         self.received += data
         return True
 
+    def count(self):
+        """How many lines came whole.  In text there is neither newline nor NUL."""
+        at, count = self._counted
+        new = self.received[at:]
+        count += new.count(b"\n") + new.count(b"\0")
+        self._counted = (len(self.received), count)
+        return count
+
     def read_until(self, done, within=PATIENCE_S):
         """Read on until `done()`; fails with the last bytes that came."""
         deadline = time.monotonic() + within
@@ -455,6 +465,7 @@ class Wire:
         end = self.read_until(lambda: self.received.find(b"\n") + 1)
         line = bytes(self.received[: end - 1])
         del self.received[:end]
+        self._counted = (0, 0)
         return line
 
     def read_to_end(self, within=PATIENCE_S):
@@ -528,9 +539,6 @@ class Member(Wire):
     def texts(self):
         return [record.text for record in self.records()]
 
-    def count(self):
-        return self.received.count(b"\n")
-
     def read_count(self, count, within=PATIENCE_S):
         """Read until that many messages are here; their texts."""
         self.read_until(lambda: self.count() >= count, within)
@@ -560,9 +568,6 @@ class ClassicMember(Wire):
 
     def lines(self):
         return self.stream.decode().split("\n")[:-1]
-
-    def count(self):
-        return self.received.count(b"\n") + self.received.count(b"\0")
 
     def read_count(self, count, within=PATIENCE_S):
         self.read_until(lambda: self.count() >= count, within)
