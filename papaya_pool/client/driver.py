@@ -19,6 +19,7 @@ from papaya_pool import errors, records, settings
 from papaya_pool.client import classic, dial, link, member
 
 LOGIN_DEADLINE_S = 10.0
+CLASSIC_PAST_S = 2.0  # to hear the last messages from a server that says no end
 BACKLOG_LIMIT = 1 << 18  # bytes for the wire that the kernel did not take yet
 SYSTEM = secrets.SystemRandom()
 
@@ -56,7 +57,7 @@ class Driver:
         self._next_try: float | None = None
         self._deadline: float | None = None
         self._lost_at: float | None = None
-        self._input_ended = False
+        self._input_ended = self._said_any = False
         self._give_up_at: float | None = None
         self._over = False
 
@@ -86,10 +87,18 @@ class Driver:
             return self._watch(self._connect(now))
         if self._deadline is not None and now >= self._deadline:
             return self._watch(self._lost("the server does not answer", now))
-        if self._give_up_at is not None and now >= self._give_up_at:
-            self._drop()
-            return [self.member.not_back()]
+        if self._input_ended and self.member.profile.classic:
+            return self._leave_classic(now)
         return []
+
+    def _leave_classic(self, now: float) -> list[member.Event]:
+        """All is back, or nothing more will come: such a server may never close."""
+        late = self._give_up_at is not None and now >= self._give_up_at
+        back = self.member.drained()
+        if not (late or (back and self._said_any and self.joined)):
+            return []
+        self._drop()
+        return [self.member.leaving() if back else self.member.not_back()]
 
     def handle(self, mask: int, now: float) -> list[member.Event]:
         """The wire's key is ready."""
@@ -99,8 +108,13 @@ class Driver:
 
     def say(self, text: bytes) -> None:
         """One line, not empty and within the limit; it leaves when it can."""
-        self.member.outbox.say(text)
+        self.queue(text)
         self.flush()
+
+    def queue(self, text: bytes) -> None:
+        """As say(), of many: flush() after the last of them."""
+        self._said_any = True
+        self.member.outbox.say(text)
 
     def flush(self) -> None:
         """Give the wire what may be sent now, and half-close after the last of it."""
@@ -124,7 +138,8 @@ class Driver:
         self._input_ended = True
         profile = self.member.profile
         if profile.classic and profile.patience_s is not None:
-            self._give_up_at = now + profile.patience_s
+            wait_s = profile.patience_s if self._said_any else CLASSIC_PAST_S
+            self._give_up_at = now + wait_s
         self.flush()
 
     def reconnect(self, now: float) -> list[member.Event]:
@@ -223,8 +238,8 @@ class Driver:
         if self.member.ever_joined:
             return self._lost(reason, now)
         self._drop()
-        text = reason + self.member.unsent_words()
-        return [member.Over(errors.EX_UNAVAILABLE, text)]
+        unsent = self.member.unsent_words()
+        return [member.Over(errors.EX_UNAVAILABLE, reason, unsent)]
 
     def _refused(self, code: str, words: str, now: float) -> list[member.Event]:
         if code == "tls" and not self.tls and not self.target.plain:

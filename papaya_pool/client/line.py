@@ -5,14 +5,15 @@ half-closes, and it is done when the server, having sent everything up to its
 tail, closes too and every line has come back.  A server that dies at that
 moment closes as well, so the end of the stream alone proves nothing.
 
-Failure: stdout that nobody reads any more ends the printing and the reading of
-         input, not the sending of what was read.
+Failure: stdout that nobody reads any more ends the printing, not the sending of
+         what a pipe still has to say.
 Format:  `HH:MM:SS name: text` in local time, or with --json one object a line
          (ASCII, so that nothing in it can drive a terminal).
 """
 
 import json
 import os
+import select
 import selectors
 import sys
 import time
@@ -25,6 +26,7 @@ from papaya_pool.client import cells, driver, member, outbox
 
 INPUT, READ_SIZE = 0, 1 << 16
 EX_IOERR = 74
+COUNT_READS = 1000  # of what will not be sent any more; `yes` never ends
 IN_FLIGHT_LIMIT = 10_000  # lines sent that have not come back: read no further
 
 
@@ -83,9 +85,19 @@ class LineMode:
                     over = self._show(self._driver.handle(mask, time.monotonic()))
             if over is None:
                 over = self._show(self._driver.tick(time.monotonic()))
+        if over.exit_code and self._driver.member.ever_joined:
+            self._count_the_rest()
+            over = self._driver.member.over_again(over)
         if over.text:
             complain(over.text + self._nothing_sent(over))
         return over.exit_code or self._exit_code
+
+    def _count_the_rest(self) -> None:
+        """Take in what stands ready on stdin: it was not sent either."""
+        for _ in range(COUNT_READS):
+            if self._input_ended or not select.select([INPUT], [], [], 0)[0]:
+                return
+            self._read_input()
 
     def _nothing_sent(self, over: member.Over) -> str:
         """Input that was not even read was not sent either."""
@@ -148,7 +160,7 @@ class LineMode:
                 size = f"{len(text)} bytes, more than {limit}"
                 complain(f"line {self._number} has {size}: not sent")
             elif text:
-                self._driver.member.outbox.say(text)
+                self._driver.queue(text)
         self._driver.flush()
 
     # --- out --------------------------------------------------------------------------
@@ -187,5 +199,6 @@ class LineMode:
             # Python would complain once more when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._printing = False
-            self._input_ended = True
-            self._driver.finish(time.monotonic())
+            if self._options.follow or sys.stdin is None or sys.stdin.isatty():
+                self._input_ended = True
+                self._driver.finish(time.monotonic())

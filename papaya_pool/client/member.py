@@ -68,7 +68,12 @@ class Down:
 @dataclass(frozen=True, slots=True)
 class Over:
     exit_code: int
-    text: str
+    reason: str
+    unsent: str = ""  # what a person must know of what they said
+
+    @property
+    def text(self) -> str:
+        return self.reason + self.unsent
 
 
 Event = Up | Arrived | Afresh | Warn | Down | Over
@@ -193,14 +198,16 @@ class Member:
         reason = WORDS.get(code, "")
         said = words if words and words != reason else ""
         text = "refused: " + (" - ".join(filter(None, [reason, said])) or code)
-        return [Over(errors.EX_NOPERM, text + self.unsent_words())]
+        return [Over(errors.EX_NOPERM, text, self.unsent_words())]
 
     def lost(self, reason: str, waited_s: float, roll: float) -> list[Event]:
         """The connection is gone, or did not come to be; `roll` is in 0..1."""
         self._joined = False
         patience = self.profile.patience_s
+        if not self.ever_joined:
+            patience = PATIENCE_S if patience is None else patience
         if patience is not None and waited_s >= patience:
-            return [Over(errors.EX_UNAVAILABLE, reason + self.unsent_words())]
+            return [Over(errors.EX_UNAVAILABLE, reason, self.unsent_words())]
         delay = backoff(self._attempts, roll)
         if patience is not None:
             delay = min(delay, max(patience - waited_s, 0.0))
@@ -212,7 +219,7 @@ class Member:
         return self.outbox.pending_count == 0 and self.outbox.settled
 
     def leaving(self) -> Over:
-        """It was drained."""
+        """Everything was dealt with."""
         if self.given_up:
             text = f"{count_lines(self.given_up)} may not have arrived"
             return Over(errors.EX_UNAVAILABLE, text)
@@ -228,6 +235,10 @@ class Member:
         self._fruitless = self._fruitless + 1 if now == self._before else 1
         self._before = now
         return None if self._fruitless < FRUITLESS_LIMIT else self.not_back()
+
+    def over_again(self, over: Over) -> Over:
+        """The same end, after more was found that was not sent."""
+        return replace(over, unsent=self.unsent_words())
 
     def unsent_words(self) -> str:
         """What a person must know who is told that it is over."""

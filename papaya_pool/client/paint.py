@@ -38,7 +38,7 @@ def message_rows(view: View, height: int, width: int) -> list[Row]:
     line = view.timeline
     waiting: list[Row] = []
     if line.follows and view.pending:
-        when = view._clock()
+        when = view.clock()
         for text in view.pending[-height:]:
             shown = cells.harmless(text)
             waiting += item_rows(Item(-1, when, view.me, shown, "pending"), width)

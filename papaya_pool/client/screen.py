@@ -180,8 +180,11 @@ class ScreenMode:
         self._ask_who(now)
 
     def _down(self, reason: str, delay_s: float) -> None:
-        if delay_s:
-            self._view.state = f"{reason}; trying again"
+        if not delay_s:
+            return
+        if not self._open and self._view.state == "connecting":
+            line.complain(f"{reason}; trying again")
+        self._view.state = f"{reason}; trying again"
 
     def _measure_lag(self, now: float) -> None:
         """From the first line said to the moment when nothing is pending."""
@@ -235,7 +238,8 @@ class ScreenMode:
             self._view.here(asking.names())
             if self._asked_for_who:
                 here = sorted(asking.names())
-                self._view.note(f"{len(here)} here: " + ", ".join(here))
+                more = f" and {len(here) - 100} more" if len(here) > 100 else ""
+                self._view.note(f"{len(here)} here: " + ", ".join(here[:100]) + more)
         self._asked_for_who = False
 
     # --- what the person does --------------------------------------------------------

@@ -64,7 +64,7 @@ class Timeline:
         self.found_seq = 0
         self._anchor: tuple[int, int] | None = None  # item, rows of it that are below
         self._width = 80
-        self._height = 24
+        self.height = 24
         self._cache: dict[Item, list[Row]] = {}
 
     @property
@@ -76,7 +76,7 @@ class Timeline:
             self._cache.clear()
             if self._anchor is not None:
                 self._anchor = (self._anchor[0], 0)
-        self._height, self._width = max(height, 1), max(width, 1)
+        self.height, self._width = max(height, 1), max(width, 1)
 
     # --- what is there ---------------------------------------------------------------
 
@@ -126,12 +126,12 @@ class Timeline:
     def show(self, index: int) -> None:
         """Scroll so that an item is in the middle, as near as there are rows."""
         self._hang((index, 0))
-        self.scroll(-(self._height // 2))
+        self.scroll(-(self.height // 2))
 
     def show_top(self, index: int) -> None:
         """Scroll so that an item's first row is the top one."""
         self._hang((index, 0))
-        self.scroll(len(self.rows(index)) - self._height)
+        self.scroll(len(self.rows(index)) - self.height)
 
     def index_of(self, seq: int) -> int | None:
         """Of the first message with this seq or a later one."""
@@ -140,7 +140,7 @@ class Timeline:
     def rows_above(self, enough: int) -> int:
         """How many rows there are above the screen; counted up to `enough`."""
         at, below = self._anchor or (len(self.items) - 1, 0)
-        count = -self._height - below
+        count = -self.height - below
         while at >= 0 and count < enough:
             count += len(self.rows(at))
             at -= 1
@@ -167,7 +167,7 @@ class Timeline:
 
     def _highest(self) -> tuple[int, int]:
         """The position at which the first row of all is the top one."""
-        room = self._height
+        room = self.height
         for at in range(len(self.items)):
             room -= len(self.rows(at))
             if room <= 0:

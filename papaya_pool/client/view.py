@@ -19,6 +19,7 @@ from papaya_pool.client.timeline import Item, Timeline, message
 
 BATCH = 300  # messages fetched at once
 SEARCH_BATCH = 2000
+NAMES_LIMIT = 1000  # that Tab knows
 JUMP_LIMIT = 10_000  # messages that /last and /since may fetch
 
 
@@ -62,7 +63,7 @@ class View:
         self.fetching = False
         self.newest = 0
         self.last_read = 0  # before this seq everything was seen in an earlier session
-        self._clock = clock
+        self.clock = clock
         self._focused = True
         self._pasted: list[str] = []
         self._names: dict[str, None] = {}  # last speaker last
@@ -91,6 +92,8 @@ class View:
         for record, item in zip(fresh, items, strict=True):
             self._names.pop(item.name, None)
             self._names[item.name] = None
+            if len(self._names) > NAMES_LIMIT:
+                del self._names[next(iter(self._names))]
             own = records.folded(record.name) == me
             live = record.seq > head
             bell = bell or (live and item.style == "mention")
@@ -123,7 +126,7 @@ class View:
         self.members = len(names)
 
     def note(self, *texts: str) -> None:
-        when = self._clock()
+        when = self.clock()
         items = [Item(0, when, "", cells.harmless(text), "note") for text in texts]
         if not self.timeline.follows:
             self.hint = items[-1].text
@@ -184,7 +187,7 @@ class View:
         return []
 
     def _page(self) -> int:
-        return self.timeline._height - 1
+        return self.timeline.height - 1
 
     def _enter(self) -> list[Action]:
         if not self.editor.text.strip():
@@ -269,7 +272,7 @@ class View:
 
     def _fetch_if_near(self) -> list[Action]:
         """Fetch what is above before it is scrolled to."""
-        page = self.timeline._height
+        page = self.timeline.height
         if self.timeline.follows and len(self.timeline.items) > page:
             return []
         return self._fetch(BATCH) if self.timeline.rows_above(2 * page) < 2 * page else []

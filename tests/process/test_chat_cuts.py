@@ -128,3 +128,11 @@ def seen(drive, selector, count, within=5.0):
             events += key.data.handle(mask, time.monotonic())
         events += drive.tick(time.monotonic())
     return texts
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(driver, "LOGIN_DEADLINE_S", 0.05)
+    with StandIn() as server:
+        server.silent = True
+        over, _ = converse(server.port, KEY, ["hi"], 1, within=0.1)
+    assert over == member.Over(69, "the server does not answer")

@@ -273,3 +273,51 @@ def test_key_and_port_come_from_the_state_directory(server, key_file, tmp_path):
         [*command, "--name", "bot"], input=b"hi\n", env=env, timeout=10, check=False
     )
     assert (done.returncode, server.texts()) == (0, ["hi"])
+
+
+def test_what_was_not_even_read_counts_as_not_sent(server, start, tmp_path):
+    server.deaf = True
+    lines = tmp_path / "lines"
+    lines.write_text("x\n" * 50_000)
+    with lines.open("rb") as file:
+        process = start("--name", "bot", "--patience", "0.2", stdin=file)
+        until(lambda: server.sessions() == 1)
+        server.stop()
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 69
+    assert b"; 50000 lines were not sent" in err
+
+
+def test_full_without_end_is_a_line_and_69(server, start):
+    server.refusals = ["full"] * 50
+    process = start("--name", "bot", "--patience", "0.5")
+    _, err = process.communicate(b"hi\n", timeout=10)
+    assert process.returncode == 69
+    assert err == b"papaya-chat: the server is not ready: no; nothing was sent\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">/dev/full"])
+def test_a_stream_that_is_missing_is_no_traceback(server, key_file, closed):
+    server.say("ann", "hello")
+    where = f"--port {server.port} --key-file {key_file} --name bot --last 1"
+    command = f"{sys.executable} -m papaya_pool.chat {where} {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        input=b"hi\n",
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=10,
+        check=False,
+    )
+    assert done.returncode == (74 if "full" in closed else 0)
+    assert b"Traceback" not in done.stdout + done.stderr
+    assert ("hi" in server.texts()) == (closed != "<&-")
+
+
+def test_follow_ends_when_nobody_reads_its_output(server, start):
+    process = start("--name", "log", "--follow")
+    until(lambda: server.sessions() == 1)
+    process.stdout.close()
+    process.stdout = None
+    server.say("ann", "hello")
+    assert process.wait(timeout=10) == 0

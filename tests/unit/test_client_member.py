@@ -104,11 +104,17 @@ def test_patience_ends_with_what_was_not_sent():
     who.outbox.say(b"a")
     who.outbox.say(b"b")
     assert isinstance(who.lost("gone", 59.9, 0.5)[0], Down)
-    assert who.lost("gone", 60.0, 0.5) == [Over(69, "gone; 2 lines were not sent")]
+    (over,) = who.lost("gone", 60.0, 0.5)
+    assert (over.exit_code, over.text) == (69, "gone; 2 lines were not sent")
+    who.outbox.say(b"c")
+    assert who.over_again(over).text == "gone; 3 lines were not sent"
 
 
-def test_a_screen_never_gives_up():
-    assert isinstance(made(patience_s=None).lost("gone", 1e6, 0.5)[0], Down)
+def test_a_screen_never_gives_up_once_it_is_open():
+    who = made(patience_s=None)
+    assert isinstance(who.lost("gone", 1e6, 0.5)[0], Over)
+    who.take(link.Joined(0, LOG, None))
+    assert isinstance(who.lost("gone", 1e6, 0.5)[0], Down)
 
 
 def test_back_off_doubles_to_a_limit_and_is_spread():
