@@ -456,9 +456,14 @@ class Wire:
             left = deadline - time.monotonic()
             assert left > 0, f"after {within} s, the last of {self!r}"
             assert not self.over, f"{self.over} after {self!r}"
-            if select.select([self.conn], [], [], left)[0]:
-                self.read()
+            self._read_within(left)
         return value
+
+    def _read_within(self, timeout_s):
+        poll = select.poll()  # select() knows no descriptor above 1023
+        poll.register(self.conn, select.POLLIN)
+        if poll.poll(timeout_s * 1000):
+            self.read()
 
     def read_line(self):
         """The first line that came and was not returned yet; takes it away."""
@@ -474,8 +479,7 @@ class Wire:
         while not self.over:
             left = deadline - time.monotonic()
             assert left > 0, f"no end within {within} s of {self!r}"
-            if select.select([self.conn], [], [], left)[0]:
-                self.read()
+            self._read_within(left)
         return self.over
 
     def __repr__(self):
