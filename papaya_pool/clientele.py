@@ -10,7 +10,7 @@ Owner:   nobody's; everything here only reads.
 Not here: what a client said or is sent.  An onlooker has no business with it.
 """
 
-import ipaddress
+import socket
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -93,8 +93,9 @@ def _bytes_out(slot: sb.SessionSlot, owner: sb.ProcessSlot | None) -> int:
         return noted
     if slot.dialect == sb.NATIVE:
         # The log's own bytes from `start` on, behind the login and the OK line.
-        sent: int = owner.position - slot.start + slot.written_before
-        return max(noted, sent + slot.preamble_size)
+        sent: int = slot.written_before + slot.preamble_size
+        sent += owner.position - slot.start
+        return max(noted, sent)
     if slot.words[slot.base + sb.S_IN_STEP]:
         delta: int = slot.words[slot.base + sb.S_DELTA]
         rendered, size = owner.check()[1], 1 << 64
@@ -129,6 +130,9 @@ def unacked(pid: int, port: int) -> dict[str, int] | None:
 def _address(field: str) -> str:
     """`0100007F:A371`, words in the machine's order, as the listener writes addresses."""
     digits, _, port = field.partition(":")
-    words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
-    host = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
-    return f"[{host}]:{int(port, 16)}" if host.version == 6 else f"{host}:{int(port, 16)}"
+    octets = bytes.fromhex(digits)
+    words = struct.unpack(f">{len(octets) // 4}I", octets)
+    packed = struct.pack(f"={len(words)}I", *words)
+    if len(words) > 1:
+        return f"[{socket.inet_ntop(socket.AF_INET6, packed)}]:{int(port, 16)}"
+    return f"{socket.inet_ntop(socket.AF_INET, packed)}:{int(port, 16)}"

@@ -19,11 +19,11 @@ from typing import ClassVar, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-from papaya_pool import clientele, errors
+from papaya_pool import clientele, errors, pulse
 from papaya_pool import scoreboard as sb
 from papaya_pool.room import Room
 
-MEMORY_ROUNDS = 3  # memory and descriptors are dearer than all the rest: in turn
+COSTLY_ROUNDS = 3  # what is dearer than all the rest is read in turns
 UNSEEN_STATE = "dead"  # the slot has a process, the kernel has not
 
 
@@ -108,6 +108,7 @@ class Sampler:
         self._room = Room(state_dir)
         self._known: dict[int, psutil.Process] = {}  # by pid
         self._costly: dict[int, _Costly] = {}  # by pid
+        self._unacked: dict[str, int] | None = None
         self._round = 0
         self._board = self._look()
 
@@ -122,8 +123,9 @@ class Sampler:
             self._known.clear()
         board, self._round = self._board, self._round + 1
         hidden: set[str] = set()
-        pid = next((slot.pid for slot in board.processes if slot.pid), 0)
-        unsent = clientele.unacked(pid, board.words[sb.H_PORT]) if unacked else None
+        if unacked and (whole or not self._unacked or self._round % COSTLY_ROUNDS == 0):
+            pid = next((slot.pid for slot in board.processes if slot.pid), 0)
+            self._unacked = clientele.unacked(pid, board.words[sb.H_PORT])
         head, now_s, now_ms = board.head(), time.monotonic(), time.time_ns() // 1_000_000
         processes = tuple(
             self._process(slot, head, now_s, now_ms, whole, hidden)
@@ -142,9 +144,16 @@ class Sampler:
             log_bytes=head.tail,
             max_clients=board.session_count,
             processes=processes,
-            clients=tuple(clientele.clients(board, head, now_ms, unsent)),
+            clients=tuple(clientele.clients(board, head, now_ms, self._unacked)),
             hidden=tuple(sorted(hidden)),
         )
+
+    def past(self, steps: int, step_s: int) -> list[tuple[int, int]]:
+        """(time, newest seq then) at the ends of the last steps, as the log remembers."""
+        now_ms = time.time_ns() // 1_000_000
+        last = now_ms // (1000 * step_s)
+        ends_ms = [1000 * step_s * step for step in range(last - steps, last + 1)]
+        return pulse.seqs_at(self._room.log, self._board.head().tail, ends_ms)
 
     # --- finding it ---
 
@@ -185,7 +194,7 @@ class Sampler:
         costly = _HIDDEN
         if pid:
             seen = self._seen(pid, hidden)
-            in_turn = whole or (self._round + slot.number) % MEMORY_ROUNDS == 0
+            in_turn = whole or (self._round + slot.number) % COSTLY_ROUNDS == 0
             if seen.alive and (in_turn or pid not in self._costly):
                 self._costly[pid] = _costly(self._known.get(pid), hidden)
             costly = self._costly.get(pid, _HIDDEN) if seen.alive else _HIDDEN

@@ -149,25 +149,29 @@ class History:
     """Messages a second in the last minutes, a cell for every few seconds."""
 
     def __init__(self, cells: int = CELLS, cell_s: int = CELL_S) -> None:
-        self._cell_s = cell_s
-        self._marks: deque[tuple[int, int]] = deque(maxlen=cells + 1)  # (cell, last seq)
+        self._cells, self._cell_s = cells, cell_s
+        self._ends: deque[int] = deque(maxlen=cells + 1)  # seq at each cell's end
+        self._last: tuple[int, int] | None = None
 
     def note(self, time_ms: int, seq: int) -> None:
         """The newest seq at a time.  Times run forwards; else it begins again."""
-        cell = time_ms // (1000 * self._cell_s)
-        if self._marks and (cell < self._marks[-1][0] or seq < self._marks[-1][1]):
-            self._marks.clear()
-        if not self._marks:
-            self._marks.append((cell - 1, seq))
-        # Cells in which nobody looked share what came in them.
-        last, had = self._marks[-1]
-        for missed in range(max(last + 1, cell - self._marks.maxlen), cell):  # type: ignore[operator]
-            self._marks.append((missed, had + (seq - had) * (missed - last) // (cell - last)))
-        if self._marks[-1][0] == cell:
-            self._marks.pop()
-        self._marks.append((cell, seq))
+        step_ms = 1000 * self._cell_s
+        then_ms, had = self._last or (time_ms, seq)
+        if time_ms < then_ms or seq < had:
+            self._ends.clear()
+            then_ms, had = time_ms, seq
+        self._last = time_ms, seq
+        if time_ms == then_ms:
+            if time_ms % step_ms == 0 and not self._ends:
+                self._ends.append(seq)
+            return
+        # What came since the last look came evenly, for all that we know.
+        first = max(then_ms // step_ms + 1, time_ms // step_ms - self._cells)
+        for end_ms in range(first * step_ms, time_ms + 1, step_ms):
+            share = (seq - had) * (end_ms - then_ms) // (time_ms - then_ms)
+            self._ends.append(had + share)
 
     def rates(self) -> list[float]:
-        """The oldest first; the last cell is not full yet."""
-        seqs = [seq for _, seq in self._marks]
+        """Of whole cells, the oldest first."""
+        seqs = list(self._ends)
         return [(b - a) / self._cell_s for a, b in zip(seqs, seqs[1:], strict=False)]

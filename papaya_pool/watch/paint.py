@@ -12,7 +12,7 @@ from typing import Any
 from papaya_pool.client import cells
 from papaya_pool.sampler import Snapshot
 from papaya_pool.watch import columns
-from papaya_pool.watch.columns import short, size
+from papaya_pool.watch.columns import Placed, short, size
 from papaya_pool.watch.figures import CELL_S, ClientRow, Figures
 from papaya_pool.watch.view import View
 
@@ -73,9 +73,12 @@ def paint(
         lines = [[(view.message or "no pool", "bad")]]
     else:
         lines = header(figures, rates, view, _header_height(height), width, unicode)
+        placed = columns.fit(
+            view.table.columns, rows, width, view.table.shift, view.table.sort
+        )
         if height > 2:
-            lines.append(_titles(view, rows, width))
-        lines += _table(view, rows, _page(height), width)
+            lines.append(_titles(view, placed, width))
+        lines += _table(view, rows, placed, _page(height), width)
     if height > 4 or view.question or view.typing:
         free = height - 1
         lines = lines[:free] + [[] for _ in range(free - len(lines))]
@@ -195,10 +198,10 @@ def sparkline(rates: Sequence[float], unicode: bool = True) -> str:
 # --- the table -----------------------------------------------------------------------
 
 
-def _titles(view: View, rows: Sequence[Any], width: int) -> Line:
-    table, line = view.table, list[Span]()
-    for column, room in columns.fit(table.columns, rows, width, table.shift, table.sort):
-        style = "sorted" if column.title == table.sort else "title"
+def _titles(view: View, placed: Sequence[Placed], width: int) -> Line:
+    line: Line = []
+    for column, room in placed:
+        style = "sorted" if column.title == view.table.sort else "title"
         if line:
             line.append((" ", "title"))
         line.append((columns.padded(column.title, room, is_text=column.is_text), style))
@@ -206,10 +209,10 @@ def _titles(view: View, rows: Sequence[Any], width: int) -> Line:
     return line
 
 
-def _table(view: View, rows: Sequence[Any], height: int, width: int) -> list[Line]:
-    table = view.table
-    placed = columns.fit(table.columns, rows, width, table.shift, table.sort)
-    lines: list[Line] = []
+def _table(
+    view: View, rows: Sequence[Any], placed: Sequence[Placed], height: int, width: int
+) -> list[Line]:
+    table, lines = view.table, list[Line]()
     for at in range(table.first, min(table.first + height, len(rows))):
         row = rows[at]
         shown = [

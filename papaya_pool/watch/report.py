@@ -70,8 +70,8 @@ def as_object(figures: Figures) -> dict[str, Any]:
         "deliveries_per_s": _rounded(figures.deliveries_per_s),
         "bytes_out_per_s": _rounded(figures.bytes_per_s),
         "hidden": list(now.hidden),
-        "workers": [_process_object(r) for r in figures.processes if r.now.role == "worker"],
-        "others": [_process_object(r) for r in figures.processes if r.now.role != "worker"],
+        # As on the screen: the acceptor and the others are rows too; `role` tells.
+        "workers": [_process_object(row) for row in figures.processes],
         "clients": [_client_object(row) for row in figures.clients],
     }
 

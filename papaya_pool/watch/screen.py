@@ -6,7 +6,6 @@ Failure: a pool that goes away is no error here: the screen says so and waits fo
 """
 
 import curses
-import enum
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from papaya_pool import errors
 from papaya_pool.client import cells
 from papaya_pool.sampler import Sampler
 from papaya_pool.watch import paint, view
-from papaya_pool.watch.figures import Figures, History, figures
+from papaya_pool.watch.figures import CELL_S, CELLS, Figures, History, figures
 from papaya_pool.watch.view import Next, View
 
 Act = Callable[[list[str]], str]  # words to the pool's door -> what came of it
@@ -50,10 +49,6 @@ _COLOURED = {  # foreground, background, attribute
 }
 
 
-class _Wait(enum.Enum):
-    FOREVER = -1
-
-
 def show(sampler: Sampler, chosen: View, delay_s: float, act: Act, env: Mapping[str, str]) -> int:
     """Until the person quits; the exit code.  Raises curses.error without a terminal."""
     curses.set_escdelay(25)
@@ -86,6 +81,8 @@ class Screen:
         self._screen, self._sampler, self._view = screen, sampler, chosen
         self._delay_s, self._act, self._styles = delay_s, act, styles
         self._history = History()
+        for time_ms, seq in sampler.past(CELLS, CELL_S):
+            self._history.note(time_ms, seq)
         self._figures: Figures | None = None
         self._rows: list[Any] = []
         self._drawn: list[paint.Line] = []
@@ -132,6 +129,8 @@ class Screen:
         except curses.error:  # nobody pressed one in time
             return Next.NOTHING
         name = _NAMES.get(key, key)
+        if name == view.ESC and self._swallow():
+            return Next.NOTHING
         if name == "redraw":
             self._screen.clear()
             self._drawn = []
@@ -140,6 +139,20 @@ class Screen:
             self._drawn = []
             self._screen.erase()
         return view.press(self._view, name, self._rows) if isinstance(name, str) else Next.NOTHING
+
+    def _swallow(self) -> bool:
+        """Whether this is no Esc but a sequence that curses does not know; it is taken.
+
+        Otherwise its last letters would be keys, and one of them kicks.
+        """
+        self._screen.timeout(0)
+        try:
+            key = self._screen.get_wch()
+            while key in ("[", "O") or not (isinstance(key, str) and "@" <= key <= "~"):
+                key = self._screen.get_wch()
+        except curses.error:
+            return False
+        return True
 
     def _do(self) -> None:
         """What was agreed to, one after the other, until one fails."""

@@ -24,7 +24,7 @@ FLOORS = [
     {  # one member's connection; what every process does first; asking; new code
         *{"session", "process", "control", "upgrade", "logbook"},
     },
-    {"commit", "delivery", "client", "clientele"},  # many sessions at once; the other side
+    {"commit", "delivery", "client", "clientele", "pulse"},  # many sessions at once; the other side
     {"takeover", "office", "sampler"},  # between pools; what administrators ask
     {"acceptor", "worker", "syncer", "keeper"},  # one process's loop; whose sessions
     {"supervisor", "watch"},
@@ -37,7 +37,8 @@ ONLY = {
     "client": {"client", "errors", "records", "settings", "dialects"},
     "chat": {"client", "errors", "records", "settings", "room"},
     "clientele": {"scoreboard"},
-    "sampler": {"errors", "scoreboard", "room", "clientele"},
+    "pulse": set(),
+    "sampler": {"errors", "scoreboard", "room", "clientele", "pulse"},
     "watch": {"watch", "errors", "client", "clientele", "sampler"},
     "top": {"errors", "settings", "room", "sampler", "watch", "control"},
 }
