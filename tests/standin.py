@@ -245,8 +245,10 @@ class StandIn:
 
     def _lines(self, first, last=None):
         rows = enumerate(self.log[first:last], first + 1)
-        stamped = (f"{n}\t{_STAMP.format(n % 1000)}\t{who}\t{text}\n" for n, (who, text) in rows)
-        return "".join(stamped).encode()
+        lines = []
+        for n, (name, text) in rows:
+            lines.append(f"{n}\t{_STAMP.format(n % 1000)}\t{name}\t{text}\n")
+        return "".join(lines).encode()
 
     def _flush(self, peer):
         try:

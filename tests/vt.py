@@ -132,7 +132,8 @@ class Screen:
                 self._print(char)
         elif final == "r":
             whole = len(values) < 2
-            self.top, self.bottom = (0, self.rows - 1) if whole else (first - 1, values[1] - 1)
+            self.top = 0 if whole else first - 1
+            self.bottom = self.rows - 1 if whole else values[1] - 1
             self.y = self.x = 0
         elif final in "ST":
             self._scroll(self.top, first if final == "S" else -first)

@@ -64,7 +64,7 @@ def _is_selector(char: str) -> bool:
 
 
 def _joins(before: str, after: str) -> bool:
-    """Between letters a joiner changes their shape (Persian, Hindi); elsewhere it hides."""
+    """Between letters a joiner changes their shape (Persian, Hindi).."""
     return all(c and unicodedata.category(c)[0] in "LM" for c in (before, after))
 
 

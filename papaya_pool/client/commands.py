@@ -64,7 +64,9 @@ def understand(line: str) -> Say | Command | Mistake:
 
 
 def help_lines() -> list[str]:
-    rows = [f"/{name} {wants}".ljust(16) + words for name, (wants, words) in HELP.items()]
+    rows = []
+    for name, (wants, words) in HELP.items():
+        rows.append(f"/{name} {wants}".ljust(16) + words)
     return [*rows, *KEYS_HELP]
 
 

@@ -32,7 +32,8 @@ RESERVED = frozenset({"join"})
 _KEY = re.compile(r"[0-9a-fA-F]{128}")
 _ROOM_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _INVITATION = re.compile(
-    r"papaya://(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]/:\s]+)):([0-9]{1,5})/([0-9a-fA-F]{128})/?"
+    r"papaya://(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]/:\s]+))"  # an address or a name
+    r":([0-9]{1,5})/([0-9a-fA-F]{128})/?"
 )
 _LOG_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -133,7 +134,8 @@ def load_room(directory: Path, name: str) -> Room:
     """A saved room, with its key."""
     table = _tables(directory).get(name)
     if table is None:
-        saved = ", ".join(sorted(_tables(directory))) or "none; papaya-chat join saves one"
+        saved = ", ".join(sorted(_tables(directory)))
+        saved = saved or "none; papaya-chat join saves one"
         raise ConfigFault(f"no room {name!r} is saved (saved: {saved})")
     where = f"{directory / 'config.toml'}, room {name}"
     known = {"host": str, "port": int, "name": str, "key-file": str,
@@ -202,9 +204,10 @@ def _tables(directory: Path) -> dict[str, dict[str, Any]]:
         raise ConfigFault(f"{path}: {err.strerror}") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ConfigFault(f"{path}: {err}") from err
-    if not isinstance(rooms, dict) or not all(isinstance(t, dict) for t in rooms.values()):
+    tables = [*rooms.values()] if isinstance(rooms, dict) else [rooms]
+    if not all(isinstance(table, dict) for table in tables):
         raise ConfigFault(f"{path}: rooms must be tables, as [rooms.work]")
-    return rooms
+    return dict(rooms)
 
 
 def _quoted(text: str) -> str:

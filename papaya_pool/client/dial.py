@@ -168,7 +168,8 @@ def _look_up(host: str, port: int) -> list[_Address]:
     try:
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except (socket.gaierror, UnicodeError) as err:
-        raise OSError(f"{host}: {getattr(err, 'strerror', None) or 'bad name'}") from err
+        why = getattr(err, "strerror", None) or "bad name"
+        raise OSError(f"{host}: {why}") from err
 
 
 class _Tls:

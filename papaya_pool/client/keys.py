@@ -32,6 +32,7 @@ _CONTROL = {
     b"\r": "enter", b"\n": "enter", b"\t": "tab", b"\x7f": "backspace",
     b"\x08": "backspace", b"\x00": "ctrl-space",
 }  # fmt: skip
+_HELD = ((4, "ctrl-"), (2, "alt-"), (1, "shift-"))
 _WHEEL = {64: "wheel-up", 65: "wheel-down"}
 
 
@@ -101,7 +102,8 @@ class Keys:
         if _UNFINISHED.fullmatch(piece):
             return None
         # Escape and one character is Alt; anything else was the Escape key.
-        size = 2 if piece[1:2].isalnum() or piece[1:2] in (b"\x7f", b"\r", b"<", b">") else 1
+        is_alt = piece[1:2].isalnum() or piece[1:2] in (b"\x7f", b"\r", b"<", b">")
+        size = 2 if is_alt else 1
         self._piece = piece[size:]
         if size == 1:
             return "escape"
@@ -126,5 +128,4 @@ def _named(sequence: bytes) -> str:
     if not name or not modifiers or not modifiers[0].isdigit():
         return name
     flags = int(modifiers[0]) - 1
-    held = [word for bit, word in ((4, "ctrl-"), (2, "alt-"), (1, "shift-")) if flags & bit]
-    return "".join(held) + name
+    return "".join(word for bit, word in _HELD if flags & bit) + name

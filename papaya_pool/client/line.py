@@ -115,7 +115,7 @@ class LineMode:
     # --- in ---------------------------------------------------------------------------
 
     def _watch_input(self) -> None:
-        """Read no more than can be sent; otherwise a long file would all be in memory."""
+        """Read no more than can be sent: a long file would all be in memory."""
         box = self._driver.member.outbox
         wanted = (
             not self._input_ended

@@ -20,13 +20,15 @@ from dataclasses import dataclass
 LOGIN_LIMIT = 512
 STREAM_LIMIT = 8192  # longer than the longest line of a log: this is no log
 NO_POOL = "what answers there is no papaya-pool"
+UNPROVEN_WORDS = "the server could not prove that it knows the key"
 UNPROVEN = "unproven"  # our own code, beside the server's: it failed its proof
 
 GREETING, PROOF, LIVE, OVER = "greeting", "proof", "live", "over"
 
 _GREETING = re.compile(rb"PAPAYA/2 [0-9a-f]{32}")
 _OK = re.compile(
-    rb"OK ([0-9a-f]{64}) head=([0-9]{1,19}) log=([0-9a-f]{16})(?: taken=([0-9]+|\?))?(?: .*)?"
+    rb"OK ([0-9a-f]{64}) head=([0-9]{1,19}) log=([0-9a-f]{16})"
+    rb"(?: taken=([0-9]+|\?))?(?: .*)?"
 )
 _ERR = re.compile(rb"ERR ([a-z-]{1,32})(?: (.*))?")
 
@@ -77,7 +79,9 @@ def proof(key: bytes, who: str, lines: list[bytes]) -> bytes:
 class Link:
     """The native dialect.  `certificate` is the server's, in DER, under TLS."""
 
-    def __init__(self, key: bytes, request: str, certificate: bytes | None = None) -> None:
+    def __init__(
+        self, key: bytes, request: str, certificate: bytes | None = None
+    ) -> None:
         self.state = GREETING
         self._key = key
         self._signed = [request.encode()]
@@ -134,7 +138,7 @@ class Link:
         ours = proof(self._key, "server", self._signed)
         if not hmac.compare_digest(theirs, ours):
             self.state = OVER
-            return [Refused(UNPROVEN, "the server could not prove that it knows the key")]
+            return [Refused(UNPROVEN, UNPROVEN_WORDS)]
         self.state = LIVE
         count = None if taken in (None, b"?") else int(taken)
         return [Joined(int(head), log.decode(), count)]

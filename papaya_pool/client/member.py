@@ -111,21 +111,20 @@ class Member:
         self.ever_joined = False
         self.log: str | None = None  # which log `position` belongs to
         self._tokens = True  # until the server says that it knows no session=
-        self._joined = False
+        self._joined = self._begun = False
         self._attempts = 0
         self._fruitless = 0
         self._before = (0, 0)
 
     # --- before a connection ---------------------------------------------------------
 
-    def request(self, nonce: str, word: str = "PAPAYA/2", past: str | None = None) -> str:
+    def request(self, nonce: str) -> str:
         """The first line of the next connection."""
-        if past is None:
-            past = self.profile.past if self.log is None else f"since={self.position}"
-        words = [word, self.profile.name, nonce, past]
-        if self._tokens and word == "PAPAYA/2":
+        past = self.profile.past if self.log is None else f"since={self.position}"
+        words = ["PAPAYA/2", self.profile.name, nonce, past]
+        if self._tokens:
             words.append(f"session={self.profile.token}")
-        return " ".join(filter(None, words))
+        return " ".join(words)
 
     # --- on a connection -------------------------------------------------------------
 
@@ -144,6 +143,7 @@ class Member:
             raise AnotherLog("the server has another log now: starting afresh")
         if self.log is None:
             self.position = first_position(self.profile.past, joined.head)
+            self._begun = self.profile.past.startswith("since=")
         self.log, self.head = joined.log, joined.head
         self._joined = self.ever_joined = True
         self._attempts = 0
@@ -163,6 +163,9 @@ class Member:
         fresh = []
         for line in lines:
             record = records.parse(line)
+            if not self._begun:
+                # The last N are counted a moment before or after `head` is read.
+                self._begun, self.position = True, record.seq - 1
             if record.seq <= self.position:
                 continue
             if record.seq != self.position + 1:
@@ -182,10 +185,13 @@ class Member:
 
     # --- after a connection ----------------------------------------------------------
 
-    def refused(self, code: str, words: str, waited_s: float, roll: float) -> list[Event]:
+    def refused(
+        self, code: str, words: str, waited_s: float, roll: float
+    ) -> list[Event]:
         """The server said no.  `waited_s` is how long there was no connection."""
         if code in AGAIN:
-            return self.lost(f"the server is not ready: {words or code}", waited_s, roll)
+            reason = f"the server is not ready: {words or code}"
+            return self.lost(reason, waited_s, roll)
         if code == "syntax" and self._tokens:
             self._tokens = False
             self._joined = False
@@ -261,6 +267,6 @@ def first_position(past: str, head: int) -> int:
 
 
 def backoff(attempts: int, roll: float) -> float:
-    """Seconds to wait: doubling, and spread so that a room does not come back as one."""
+    """Seconds to wait: doubling, and spread, or a whole room comes back at once."""
     longest = min(FIRST_DELAY_S * (1 << min(attempts, 10)), LONGEST_DELAY_S)
     return longest * (0.5 + roll / 2)

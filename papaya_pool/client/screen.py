@@ -17,7 +17,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from papaya_pool import errors
-from papaya_pool.client import ask, config, driver, keys, line, member, paint, terminal, view
+from papaya_pool.client import ask, config, driver, keys, line
+from papaya_pool.client import member, paint, terminal, view
 
 FRAME_S = 1 / 25
 INPUT, READ_SIZE = 0, 1 << 16

@@ -135,7 +135,8 @@ class Timeline:
 
     def index_of(self, seq: int) -> int | None:
         """Of the first message with this seq or a later one."""
-        return next((n for n, item in enumerate(self.items) if item.seq >= max(seq, 1)), None)
+        seq = max(seq, 1)
+        return next((n for n, i in enumerate(self.items) if i.seq >= seq), None)
 
     def rows_above(self, enough: int) -> int:
         """How many rows there are above the screen; counted up to `enough`."""
@@ -147,7 +148,7 @@ class Timeline:
         return count
 
     def search(self, text: str) -> int | None:
-        """The nearest message above the last find, or the screen's bottom, that has it."""
+        """The nearest message above the last find, or the bottom, that has it."""
         folded = records.folded(text)
         last = len(self.items)
         if folded == self.found and self.found_seq:

@@ -275,7 +275,8 @@ class View:
         page = self.timeline.height
         if self.timeline.follows and len(self.timeline.items) > page:
             return []
-        return self._fetch(BATCH) if self.timeline.rows_above(2 * page) < 2 * page else []
+        is_near = self.timeline.rows_above(2 * page) < 2 * page
+        return self._fetch(BATCH) if is_near else []
 
     def _fetch(self, count: int) -> list[Action]:
         oldest = self.timeline.oldest

@@ -42,6 +42,14 @@ def test_where_it_reads_on_if_nothing_came_at_all(past, head, position):
     assert asked(who)[0] == f"since={position}"
 
 
+def test_where_the_last_n_begin_is_for_the_server_to_say():
+    who = made("last=5")
+    who.take(link.Joined(20, LOG, None))
+    (arrived,) = who.take(link.Lines([line(18), line(19)]))
+    assert [r.seq for r in arrived.records] == [18, 19]
+    assert asked(who)[0] == "since=19"
+
+
 def test_what_came_before_is_not_shown_twice_and_a_gap_is_not_read_over():
     who = made("since=0")
     who.take(link.Joined(3, LOG, None))
