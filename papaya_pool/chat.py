@@ -71,9 +71,22 @@ def _chat(options: argparse.Namespace, room: config.Room) -> int:
 def wants_screen(options: argparse.Namespace) -> bool:
     """Whether a person sits there, and asked for nothing that needs line mode."""
     asked = options.line or options.json or options.follow or options.quiet
-    if asked or options.send or os.environ.get("TERM", "dumb") in ("dumb", ""):
+    if asked or options.send:
         return False
-    return all(f is not None and f.isatty() for f in (sys.stdin, sys.stdout))
+    if not all(f is not None and f.isatty() for f in (sys.stdin, sys.stdout)):
+        return False
+    return _can_draw()
+
+
+def _can_draw() -> bool:
+    """Whether this terminal can put a cursor anywhere, and this Python knows how."""
+    try:
+        import curses
+
+        curses.setupterm()
+    except (ImportError, curses.error):
+        return False
+    return curses.tigetstr("cup") is not None
 
 
 def _line_mode(room: config.Room, profile: member.Profile, mode: line.Options) -> int:

@@ -25,6 +25,7 @@ class Wanted:
 
     first: int = 0
     last: int = 0
+    log: str | None = None  # which log is meant; another one has other messages
 
     def request(self, name: str, nonce: str, *, by_joining: bool) -> str:
         if by_joining:
@@ -114,6 +115,8 @@ class Ask:
                 case link.Send(data):
                     if self._wire is not None:
                         self._wire.send(data)
+                case link.Joined(_, log, _) if self.wanted.log not in (None, log):
+                    self._finish("the server has another log now")
                 case link.Lines(lines):
                     self._take(lines)
                 case link.Refused(code, words):

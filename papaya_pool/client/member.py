@@ -144,6 +144,8 @@ class Member:
         if self.log is None:
             self.position = first_position(self.profile.past, joined.head)
             self._begun = self.profile.past.startswith("since=")
+        else:
+            self._begun = True
         self.log, self.head = joined.log, joined.head
         self._joined = self.ever_joined = True
         self._attempts = 0

@@ -271,7 +271,7 @@ class ScreenMode:
                     self._said_at = self._said_at or now
                     self._driver.say(text)
                 case view.Fetch(first, last):
-                    self._ask(ask.Wanted(first, last), now)
+                    self._ask(ask.Wanted(first, last, self._driver.member.log), now)
                 case view.Do("quit"):
                     words = self._driver.member.unsent_words().removeprefix("; ")
                     code = errors.EX_UNAVAILABLE if words else errors.EX_OK

@@ -335,9 +335,10 @@ def test_without_a_locale_it_speaks_utf_8_all_the_same(server, start, locale):
     assert server.texts()[-1] == "ü"
 
 
-def test_a_dumb_terminal_gets_line_mode(server, start):
+@pytest.mark.parametrize("term", ["dumb", "", "no-such-terminal"])
+def test_a_terminal_without_a_cursor_gets_line_mode(server, start, term):
     server.say("bob", "hello")
-    terminal = start(term="dumb")
+    terminal = start(term=term)
     terminal.shows("20:00:00 bob: hello")
 
 
