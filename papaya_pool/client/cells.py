@@ -142,5 +142,6 @@ def wrap(text: str, room: int) -> list[str]:
         row += piece
         used += size
         wide_before = size == 2
-    rows.append(row)
+    if row.strip() or not rows:
+        rows.append(row)
     return [row.rstrip() for row in rows]

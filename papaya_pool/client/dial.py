@@ -131,7 +131,8 @@ class Wire:
         try:
             plain, answer = self._tls.decrypt(data)
         except ssl.SSLError as err:
-            raise OSError(f"TLS failed ({err.reason or err})") from err
+            why = f"TLS failed: {err.reason or err}"
+            raise OSError(f"{why}; for a server without TLS add --plain") from err
         if self.state == SHAKING and self._tls.certificate is not None:
             self.state = READY
         self._unsent += answer

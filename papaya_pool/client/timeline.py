@@ -26,7 +26,7 @@ Row = tuple[Span, ...]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A message, or (seq 0) a note.  Everything in it is harmless."""
+    """A message, or a note (seq 0), or what has no seq yet (-1).  All of it harmless."""
 
     seq: int
     when: datetime
@@ -225,7 +225,8 @@ def item_rows(item: Item, width: int) -> list[Row]:
     Only the first row of a message begins in the first column, so that no text can
     be wrapped into what looks like another message.
     """
-    clock = f"{item.when:%H:%M} " if width >= 30 else ""
+    clock = f"{item.when:%H:%M} " if item.seq >= 0 else "--:-- "
+    clock = clock if width >= 30 else ""
     head, style = _head(item, width - len(clock))
     indent = len(clock) + cells.columns(head)
     if indent > width // 2:

@@ -154,6 +154,7 @@ def test_a_lost_server_is_a_word_in_the_status_and_comes_back(server, chat):
     chat.shows("trying again")
     chat.type("said meanwhile\r")
     chat.shows("1 not sent")
+    assert chat.screen.lines()[-3] == "--:--        ann  said meanwhile"
     with StandIn(port) as again:
         again._order(lambda: again.log.extend(log))
         lines = chat.shows("| connected", within=20)

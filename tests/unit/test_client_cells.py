@@ -85,6 +85,8 @@ def test_a_cut_never_parts_a_mark_from_its_letter_or_a_wide_one_in_half():
     [
         ("", 5, [""]),
         ("one two three", 7, ["one two", "three"]),
+        ("one two ", 7, ["one two"]),
+        ("one     two", 5, ["one", "  two"]),
         ("one two three", 8, ["one two", "three"]),
         ("abcdefgh", 3, ["abc", "def", "gh"]),
         ("日本語", 3, ["日", "本", "語"]),

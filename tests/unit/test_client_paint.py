@@ -61,7 +61,7 @@ def test_the_screen_exactly(view):
         "20:00        bob  hello",
         "─" * 20 + " Monday 2026-11-23 " + "─" * 21,
         "20:00      carol  next day",
-        "20:00        ann  not back yet",
+        "--:--        ann  not back yet",
         " room | connected | 1 not sent",
         "[ann] typed",
     ]
