@@ -2,13 +2,14 @@
 
 import random
 import selectors
+import socket
 import time
 
 import pytest
 from cutter import Cutter
 from standin import KEY, StandIn
 
-from papaya_pool.client import driver, member
+from papaya_pool.client import driver, link, member
 
 TOKEN = "7a" * 16
 
@@ -136,3 +137,39 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch):
         server.silent = True
         over, _ = converse(server.port, KEY, ["hi"], 1, within=0.1)
     assert over == member.Over(69, "the server does not answer")
+
+
+def knows_tokens(pool):
+    """Whether the pool answers session= yet."""
+    key = link.secret(pool.key.decode())
+    request = f"PAPAYA/2 probe {'0' * 32} last=0 session={'1' * 32}"
+    client, answer = link.Link(key, request), b""
+    with socket.create_connection(("127.0.0.1", pool.port)) as conn:
+        effects = client.begin()
+        while client.state != link.LIVE:
+            for effect in effects:
+                conn.sendall(effect.data)
+            data = conn.recv(4096)
+            assert data
+            answer += data
+            effects = client.receive(data)
+    return b" taken=" in answer
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pool_that_is_cut_off_at_any_byte_has_every_line_once(soon, pool, seed):
+    if not knows_tokens(pool):
+        pytest.skip("this pool does not answer session= yet")
+    dice = random.Random(seed)
+    lines = [f"line {dice.randrange(3)} of {n}" for n in range(400)]
+    lives = [dice.randrange(1, dice.choice((900, 2500))) for _ in range(25)]
+    cutter = Cutter(pool.port, lives, seed)
+    try:
+        burst = dice.randrange(1, 40)
+        over, shown = converse(cutter.port, pool.key.decode(), lines, burst)
+    finally:
+        cutter.stop()
+    assert over == member.Over(0, "")
+    assert cutter.cuts > 5
+    assert pool.texts() == lines
+    assert [record.text for record in shown] == lines
