@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+import traceback
 from collections.abc import Sequence
 
 from papaya_pool import errors, process, settings, supervisor, upgrade
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:  # out of descriptors, of memory, of disk, while starting
         print(f"papaya-pool: {err.strerror}: {err.filename or 'no file'}", file=sys.stderr)
         return errors.EX_CANTCREAT
+    except Exception:  # a bug; workers chat on, and the next start takes them over
+        traceback.print_exc()
+        os._exit(errors.EX_SOFTWARE)  # sys.exit would wait for the children
 
 
 def _raise_descriptor_limit() -> None:

@@ -196,7 +196,13 @@ class Acceptor:
         fd = stranger.conn.fileno()
         del self._strangers[fd]
         self._events.unregister(fd)  # what it says from now on is the worker's to read
-        self._fill(slot, stranger, admit, head)
+        try:
+            self._fill(slot, stranger, admit, head)
+        except errors.LogCorrupt as err:
+            process.log_line(self._slot, event="log-damaged", reason=err)
+            self._give_back(slot.number)
+            self._refuse(stranger, "busy", "the log cannot be read there")
+            return
         self._claimed[slot.number] = stranger
         keep = Message(Kind.KEEP, slot.number, slot.generation)
         if handoff.send(self._control, keep, fd) is not Sent.SENT:
@@ -250,17 +256,17 @@ class Acceptor:
     def _hand_over(self) -> bool:
         """Give the listening sockets to the pool that has taken over."""
         try:
-            farewell = takeover.Farewell(self._pool.room)
+            farewell = takeover.Farewell(self._pool.room, self._board)
         except OSError:
             return False
         return farewell.give_listeners(self._listeners.values())
 
     def _seat(self, kept: Message) -> None:
         """The dup is safe: the session goes live, and to a worker."""
-        stranger = self._claimed.pop(kept.slot, None)
-        if stranger is None:
-            return
         slot = self._board.session(kept.slot)
+        if slot.generation != kept.generation or kept.slot not in self._claimed:
+            return
+        stranger = self._claimed.pop(kept.slot)
         worker = self._least_loaded()
         slot.owner = worker.incarnation
         slot.state = sb.LIVE

@@ -18,11 +18,13 @@ Format:  pending_seq is stored plus one, so that 0 means none in an empty log to
 import time
 from collections.abc import Iterable
 
-from papaya_pool import chatlog, records
+from papaya_pool import chatlog, process, records
 from papaya_pool.latch import Latch
 from papaya_pool.scoreboard import (
     H_HOLDER,
     H_MOVED_TO,
+    H_N,
+    H_REFUSED,
     P_BYTES_IN,
     P_IN_HAND,
     P_MESSAGES,
@@ -53,13 +55,13 @@ class Committer:
     def __init__(
         self,
         board: Scoreboard,
-        process: ProcessSlot,
+        slot: ProcessSlot,
         log: chatlog.ChatLog,
         latch: Latch,
         *,
         sync: bool,
     ) -> None:
-        self._board, self._process, self._log = board, process, log
+        self._board, self._process, self._log = board, slot, log
         self._latch, self._sync = latch, sync
 
     def commit(self, sessions: Iterable[Session]) -> list[Prepared] | None:
@@ -71,9 +73,9 @@ class Committer:
         batch = self._prepared(sessions)
         if not batch:
             return []
-        if not self._log.try_exclusive():
-            return None
         words = self._board.words
+        if not words[H_N] or not self._log.try_exclusive():
+            return None  # without a head there is no log to append to (law 11)
         head = self._begin()
         batch = [_fresh(p) for p in batch]
         data, seq, time_ms = _encoded(batch, head)
@@ -128,14 +130,25 @@ class Committer:
         try:
             self._log.append(data, head.tail)
             if self._sync:
+                self._process.deadline_ns = 0  # a disk may take as long as it takes
                 self._log.sync()
         except OSError as err:
             self._log.cut(head.tail)
             for p in batch:
                 words[p.session.base + S_PENDING_SEQ] = 0
+            self._say_once(refused=True, reason=err.strerror)
             words[H_HOLDER] = 0
             self._log.unlock()
             raise Refused(err.strerror) from err
+        self._say_once(refused=False)
+
+    def _say_once(self, refused: bool, reason: str | None = None) -> None:
+        """One line when the disk begins to refuse, one when it ends, for all workers."""
+        words = self._board.words
+        if bool(words[H_REFUSED]) != refused:
+            words[H_REFUSED] = refused
+            event = "log-refused" if refused else "log-resumed"
+            process.log_line(self._process, event=event, reason=reason)
 
     def _count(self, batch: list[Prepared], messages: int, size_bytes: int) -> None:
         words, base = self._board.words, self._process.base

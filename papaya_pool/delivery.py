@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable
 
-from papaya_pool import chatlog, poller, records
+from papaya_pool import chatlog, errors, poller, records
 from papaya_pool.scoreboard import (
     CLASSIC,
     NATIVE,
@@ -29,6 +29,7 @@ from papaya_pool.scoreboard import (
     S_CPU_NS,
     S_INPUT_READ,
     S_LAG,
+    Head,
     ProcessSlot,
     Scoreboard,
 )
@@ -80,9 +81,15 @@ class Delivery:
 
     def join(self, session: Session) -> None:
         """Begin to send to a session that was just seated."""
+        if not self.has_members:
+            self._skip_to(self._board.head())
         session.fell_at = self.seq
         self._stale = True
         self._place(session)
+
+    def _skip_to(self, head: Head) -> None:
+        self.position, self.seq = head.tail, head.seq
+        self._process.position = self.position
 
     def finish_at(self, session: Session, end: int) -> None:
         """Send a session what there is up to `end`, and then nothing more."""
@@ -186,13 +193,14 @@ class Delivery:
         if head.tail == begin:
             return Outcome.DONE
         if not self.has_members:
-            self.position, self.seq = head.tail, head.seq
-            self._process.position = self.position
+            self._skip_to(head)
             return Outcome.DONE
         if not self._log.try_shared():
             return Outcome.LOCKED
         data = self._log.read_lines(begin, head.tail, self._batch_bytes)
         self._log.unlock()
+        if not data:
+            raise errors.LogCorrupt(f"room.log ends before {head.tail}, which was published")
         self.position = begin + len(data)
         self._stale = True
         count = data.count(b"\n")

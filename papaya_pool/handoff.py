@@ -125,9 +125,11 @@ def receive(control: socket.socket, text_limit: int = 256) -> Message | None:
             for fd in fds:
                 os.close(fd)
             continue
-        version, *words = _HEADER.unpack_from(data)
-        if version != VERSION:
-            raise ValueError(f"control message of version {version}")
+        if len(data) < _HEADER.size or data[0] != VERSION:
+            for fd in fds:
+                os.close(fd)
+            raise ValueError(f"no control message of version {VERSION}")
+        _, *words = _HEADER.unpack_from(data)
         kind, slot, generation, value = words
         fd = fds[0] if fds else -1
         return Message(kind, slot, generation, value, data[_HEADER.size :], fd)

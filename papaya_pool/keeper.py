@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 from papaya_pool import handoff, takeover
 from papaya_pool import scoreboard as sb
-from papaya_pool.handoff import Kind, Message
+from papaya_pool.handoff import Kind, Message, Sent
 from papaya_pool.process import Seat
 
 _AT_FAULT_TWICE = 2
@@ -37,6 +37,8 @@ class Keeper:
         self._board, self._inboxes = board, inboxes
         self._living = living  # the incarnations that were not seen dead
         self._kept: dict[int, tuple[int, int]] = {}  # by slot: generation, dup
+        self._inodes: set[int] = set()  # of adopted sessions' sockets
+        self.unsure = False  # whether some inbox was full: look() again soon
         self._adopted: Counter[int] = Counter()  # by worker
 
     # --- keeping and freeing ---
@@ -89,7 +91,8 @@ class Keeper:
         """Give a worker that is about to be forked all orphans; it inherits the dups."""
         seats = []
         for session in self.orphans():
-            session.owner, session.seated = incarnation, 0
+            session.seated = 0
+            session.owner = incarnation
             session.moves += 1
             generation, fd = self._kept[session.number]
             seats.append(Seat(session.number, generation, fd))
@@ -111,6 +114,7 @@ class Keeper:
 
     def look(self) -> None:
         """Look at every state, whatever was or was not reported."""
+        self.unsure = False
         for number in list(self._kept):
             session = self._board.session(number)
             if session.state == sb.CLOSING:
@@ -122,7 +126,9 @@ class Keeper:
         return [slot for slot in self._board.workers if slot.state == sb.SERVING]
 
     def _give(self, session: sb.SessionSlot, slot: sb.ProcessSlot) -> None:
-        session.owner, session.seated = slot.incarnation, 0
+        # In this order: a stale handoff may let `owner` seat it at any moment.
+        session.seated = 0
+        session.owner = slot.incarnation
         session.moves += 1
         self._send(session)
 
@@ -131,7 +137,8 @@ class Keeper:
         if slot and session.number in self._kept:
             generation, fd = self._kept[session.number]
             message = Message(Kind.HANDOFF, session.number, generation)
-            handoff.send(self._inboxes[slot.number][1], message, fd)
+            outcome = handoff.send(self._inboxes[slot.number][1], message, fd)
+            self.unsure |= outcome is Sent.FULL
 
     def _session(self, message: Message) -> sb.SessionSlot | None:
         if message.slot >= self._board.session_count:
@@ -169,9 +176,17 @@ class Keeper:
     # --- from another pool ---
 
     def adopt(self, record: bytes, fd: int) -> bool:
-        """Give a session of an old pool a slot and a worker here.  Consumes `fd`."""
-        session, serving = self._board.claim(), self._serving()
-        if session is None or not serving:
+        """Give a session of an old pool a slot and a worker here.  Consumes `fd`.
+
+        False if nobody can serve it now.  Before there is an acceptor: only one may
+        claim slots.  Raises ValueError for a record that cannot be understood.
+        """
+        serving = self._serving()
+        if self._has(fd):  # its old worker had no answer from our predecessor
+            os.close(fd)
+            return True
+        session = self._board.claim() if serving else None
+        if session is None:
             os.close(fd)
             return False
         takeover.unpack(record, session, self._board)
@@ -182,3 +197,9 @@ class Keeper:
         session.state = sb.LIVE
         self._send(session)
         return True
+
+    def _has(self, fd: int) -> bool:
+        inode = os.fstat(fd).st_ino
+        known = inode in self._inodes
+        self._inodes.add(inode)
+        return known

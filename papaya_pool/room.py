@@ -55,18 +55,29 @@ class Room:
             return
         try:
             self.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.held_fd = os.open(self._pid, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as err:
-            raise errors.CannotCreate(f"{self.dir}: {err.strerror}") from err
-        try:
-            fcntl.lockf(self.held_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while not self._hold_pid_file():
+                pass
         except BlockingIOError as err:
             pid = os.pread(self.held_fd, 32, 0).decode("ascii", "replace").strip()
             raise errors.CannotCreate(
                 f"{self.dir} is held by a live papaya-pool, pid {pid or 'unknown'}"
             ) from err
+        except OSError as err:
+            raise errors.CannotCreate(f"{self.dir}: {err.strerror}") from err
         os.ftruncate(self.held_fd, 0)
         os.pwrite(self.held_fd, b"%d\n" % os.getpid(), 0)
+
+    def _hold_pid_file(self) -> bool:
+        """Open and lock `pid`; False if it was taken away in between."""
+        self.held_fd = os.open(self._pid, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.lockf(self.held_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            same = os.stat(self._pid).st_ino == os.fstat(self.held_fd).st_ino
+        except FileNotFoundError:
+            same = False
+        if not same:
+            os.close(self.held_fd)
+        return same
 
     def leave(self) -> None:
         """A clean stop: nothing but the room itself stays behind."""

@@ -32,9 +32,9 @@ PAGE = 4096
 
 # --- words of the head ---------------------------------------------------------------
 (H_MAGIC, H_WORKERS, H_SESSIONS, H_RING, H_STARTED_MS, H_INCARNATIONS, H_PORT) = range(7)
-H_N, H_HOLDER = 8, 9
+H_N, H_HOLDER, H_REFUSED = 8, 9, 10  # the disk did not take the last append
 H_TRIPLE = 16  # and 24: (seq, tail, time_ms), each in a cache line of its own
-H_MOVED_TO, H_LOG_ID, H_BOOT_ID = 256, 320, 336  # texts: byte offsets
+H_MOVED_TO, H_LOG_ID, H_MOVED_FROM = 256, 320, 384  # texts: byte offsets
 
 # --- words of a process slot ---------------------------------------------------------
 # The first line is the supervisor's, the others are the process's own.
@@ -289,11 +289,25 @@ class Scoreboard:
 
     @property
     def moved_to(self) -> str:
+        if not self.octets[H_MOVED_TO]:
+            return ""
         return bytes(self.octets[H_MOVED_TO : H_MOVED_TO + 64]).rstrip(b"\0").decode()
 
     @moved_to.setter
     def moved_to(self, name: str) -> None:
-        self.octets[H_MOVED_TO : H_MOVED_TO + 64] = name.encode().ljust(64, b"\0")
+        text = name.encode().ljust(64, b"\0")
+        self.octets[H_MOVED_TO + 1 : H_MOVED_TO + 64] = text[1:]
+        self.octets[H_MOVED_TO] = text[0]  # last: what readers look at
+
+    @property
+    def moved_from(self) -> str:
+        """The block whose head this one's was, or nothing."""
+        at = H_MOVED_FROM
+        return bytes(self.octets[at : at + 64]).rstrip(b"\0").decode()
+
+    @moved_from.setter
+    def moved_from(self, name: str) -> None:
+        self.octets[H_MOVED_FROM : H_MOVED_FROM + 64] = name.encode().ljust(64, b"\0")
 
     @property
     def log_id(self) -> str:

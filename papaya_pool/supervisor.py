@@ -71,11 +71,12 @@ class Supervisor:
         self._inherited = upgrade.Inherited.from_environ(os.environ)
         self._listeners = self._inherited.listeners()
         self._old = takeover.find(room)
-        self._old_until = time.monotonic() + _TAKE_OVER_S
+        self._old_until = 0.0  # for whose processes we wait no longer
         self._owns_log = False  # from when `leave` may take away what names the pool
         if not self._old and not self._listeners:
             self._listeners = listener.bind(settings.hosts, settings.port)
-        self.board = sb.Scoreboard.create(*_size(settings, self._old))
+        head_of = self._old[0] if self._old else None
+        self.board = sb.Scoreboard.create(*_size(settings, head_of))
         try:
             self._prepare()
         except BaseException:
@@ -148,6 +149,7 @@ class Supervisor:
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
         self._events.register(ours.fileno(), poller.IN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # see become()
         return ours
 
     # --- in the supervisor ---
@@ -156,25 +158,35 @@ class Supervisor:
         """Until a signal asks for the end; the exit code.  Raises PoolFault."""
         gc.collect()
         gc.freeze()  # else the first collection in a child unshares every page
-        next_tick = 0.0
         try:
-            while True:
-                now = time.monotonic()
-                deadline_s = now + self.settings.worker_deadline_s
-                self.board.supervisor.deadline_ns = int(deadline_s * 1e9)
-                self._act(now)
-                if self._stop_at is not None and not self.living():
-                    return errors.EX_OK
-                if now >= next_tick:
-                    next_tick = now + _TICK_S
-                    self._tick(now)
-                if self._old:
-                    self._take_over(now)
-                for fd, _ in self._events.poll(self._pause(now, next_tick)):
-                    self._heed(fd)
-                self._reap(time.monotonic())
-        finally:
+            self._watch()
+        except errors.PoolFault:
             self._leave()
+            raise
+        # Any other exception is a bug, and this process's alone: it must not take
+        # everybody with it.  The next supervisor takes over.
+        self._leave()
+        return errors.EX_OK
+
+    def _watch(self) -> None:
+        next_tick = 0.0
+        while True:
+            now = time.monotonic()
+            deadline_s = now + self.settings.worker_deadline_s
+            self.board.supervisor.deadline_ns = int(deadline_s * 1e9)
+            self._act(now)
+            if self._stop_at is not None and not self.living():
+                return
+            if now >= next_tick:
+                next_tick = now + _TICK_S
+                self._tick(now)
+            elif self.keeper.unsure:
+                self.keeper.look()
+            if self._old:
+                self._take_over(now)
+            for fd, _ in self._events.poll(self._pause(now, next_tick)):
+                self._heed(fd)
+            self._reap(time.monotonic())
 
     def _pause(self, now: float, next_tick: float) -> float:
         until = [next_tick, *self._kill_at.values()]
@@ -183,7 +195,7 @@ class Supervisor:
             until.append(spawn)
         if self._stop_at is not None:
             until.append(self._stop_at)
-        if self._unsettled or self._old or self.office.busy:
+        if self._unsettled or self._old or self.office.busy or self.keeper.unsure:
             until.append(now + _SOON_S)
         return max(0.0, min(until) - now)
 
@@ -219,7 +231,7 @@ class Supervisor:
             if isinstance(act, GiveUp):
                 raise errors.CannotBoot(f"{act.why}; see the lines above")
             if isinstance(act, Spawn):
-                self._spawn(self.places[act.slot])
+                self._try_spawn(self.places[act.slot], now)
             elif isinstance(act, Kill):
                 self._kill_hung(act, now)
         self.office.go_on()
@@ -249,6 +261,14 @@ class Supervisor:
             print(f"papaya-pool ready {words}", flush=True)
 
     # --- forking ---
+
+    def _try_spawn(self, place: Place, now: float) -> None:
+        try:
+            self._spawn(place)
+        except OSError as err:  # no memory, no pids, no descriptors: later
+            place.not_before_s = now + _TICK_S
+            slot = self.board.processes[place.slot]
+            process.log_line(slot, event="cannot-fork", reason=err)
 
     def _spawn(self, place: Place) -> None:
         slot = self.board.processes[place.slot]
@@ -325,6 +345,8 @@ class Supervisor:
         slot.state, slot.pid, slot.deadline_ns = sb.EMPTY, 0, 0
         if number == self.acceptor_slot:
             self.keeper.free_claimed()
+        if exit_code == errors.LogCorrupt.exit_code:
+            raise errors.LogCorrupt("room.log is damaged; see the lines above")
         if number < self.settings.workers:
             self._after_a_worker(slot, child.late or exit_code in _INPUT_MAY_DO)
         if stays or place.drained or now < place.not_before_s:
@@ -408,23 +430,48 @@ class Supervisor:
             self.keeper.hand_off(message)
 
     def _heed_caller(self, fd: int) -> None:
-        messages, gone = self._desk.hear(fd)
-        for message in messages:
-            answer = None
-            if message.kind == Kind.ASK:
-                who = self._desk.callers[fd][1]
-                answer = Message(Kind.ANSWER, text=self.office.ask(message.text, who))
-            elif message.kind == Kind.SESSION and message.fd >= 0:
-                self.keeper.adopt(message.text, message.fd)
-                answer = Message(Kind.TAKEN, message.slot)
-            elif message.kind == Kind.LISTENER and message.fd >= 0:
-                self._inherit_listener(message.fd)
-                answer = Message(Kind.TAKEN)
-            if answer:
+        try:
+            messages, gone = self._desk.hear(fd)
+            for message in messages:
+                answer = self._answer(fd, message)
+                if answer is None:
+                    gone = True
+                    break
                 self._desk.answer(fd, answer)
+        except (ValueError, LookupError, TypeError, RecursionError) as err:
+            process.log_line(
+                self.board.supervisor, event="not-understood", error=repr(err)[:200]
+            )
+            gone = True
         if gone:
             self._events.unregister(fd)
             self._desk.dismiss(fd)
+
+    def _answer(self, fd: int, message: Message) -> Message | None:
+        """The answer to an administrator or an orphan; None: not now, come again."""
+        if message.kind == Kind.ASK:
+            who = self._desk.callers[fd][1]
+            return Message(Kind.ANSWER, text=self.office.ask(message.text, who))
+        taken = False
+        if message.fd >= 0 and self._is_its_turn(message.text):
+            if message.kind == Kind.SESSION:
+                taken = self.keeper.adopt(message.text, message.fd)
+            elif message.kind == Kind.LISTENER:
+                taken = self._inherit_listener(message.fd)
+            self._old_until = time.monotonic() + _TAKE_OVER_S
+        elif message.fd >= 0:
+            os.close(message.fd)
+        return Message(Kind.TAKEN, message.slot) if taken else None
+
+    def _is_its_turn(self, record: bytes) -> bool:
+        """Whether to take from this orphan now: newest pools first, ours must be open.
+
+        A predecessor that died while it took over may have passed a session on to
+        its own worker without having said so to the old one.  Who served it last
+        knows where it stands.
+        """
+        living = [old.name for old in self._old if takeover.living(old)]
+        return self._owns_log and takeover.block_of(record) in living[:1]
 
     def _heed_signals(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -438,32 +485,27 @@ class Supervisor:
 
     # --- from an old pool ---
 
-    def _inherit_listener(self, fd: int) -> None:
+    def _inherit_listener(self, fd: int) -> bool:
         if self._inherited.upgraded:
             os.close(fd)  # we have it already
         else:
             self._listeners.append(socket.socket(fileno=fd))
+        return True
 
     def _take_over(self, now: float) -> None:
         """Go one step on with taking an old pool's sessions over; never waits."""
-        assert self._old
-        workers = self.places[: self.settings.workers]
         if not self._owns_log:
+            workers = self.places[: self.settings.workers]
             if not all(place.child and place.child.ready for place in workers):
                 return
-            log = chatlog.ChatLog(self.room.log, writable=True)
-            try:
-                if not takeover.move_head(self._old, self.board, log):
-                    return
-            finally:
-                log.close()
-            self.board.words[sb.H_PORT] = self._old.words[sb.H_PORT]
-            self._open_room(self.board)
+            if not self._move_head(self._old[0]):
+                return
             self._old_until = now + _TAKE_OVER_S
-        if takeover.living(self._old) and now < self._old_until:
+        if any(takeover.living(old) for old in self._old) and now < self._old_until:
             return
-        takeover.end(self._old)
-        self._old = None
+        for old in self._old:
+            takeover.end(old)
+        self._old = []
         if not self._listeners:
             port = self.board.words[sb.H_PORT] or self.settings.port
             self._listeners = listener.bind(self.settings.hosts, port)
@@ -471,6 +513,17 @@ class Supervisor:
             one.setblocking(False)
         self.places[self.acceptor_slot].wanted = True
         process.log_line(self.board.supervisor, event="took-over")
+
+    def _move_head(self, old: sb.Scoreboard) -> bool:
+        log = chatlog.ChatLog(self.room.log, writable=True)
+        try:
+            if not takeover.move_head(old, self.board, log):
+                return False
+        finally:
+            log.close()
+        self.board.words[sb.H_PORT] = old.words[sb.H_PORT]
+        self._open_room(self.board)
+        return True
 
     def read_key(self) -> None:
         """Read the key again; a new acceptor knows it.  Raises BadConfig."""
@@ -500,9 +553,12 @@ class Supervisor:
         """Run other code under this pid (upgrade).  Returns only if that failed."""
         old_children = [place.child.pid for place in self.living() if place.child]
         upgrade.hand_down(self.room.held_fd, self._listeners, old_children)
+        # The new code has no handlers yet; a signal would end it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             os.execv(program[0], program)
         except OSError as err:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             upgrade.take_back(self.room.held_fd, self._listeners)
             process.log_line(self.board.supervisor, event="upgrade-failed", reason=err)
 
@@ -528,9 +584,12 @@ class Supervisor:
         for child in self._forked.values():
             child.join()
         self._desk.close()
+        for old in self._old:
+            takeover.end(old)
         if self._owns_log:
             self.keeper.free_all()
-            self._settle()
+            with contextlib.suppress(errors.LogCorrupt):
+                self._settle()
             if self.settings.fsync != "never":
                 _sync(self.room)
             self.room.leave()
@@ -544,9 +603,9 @@ class Supervisor:
 def _live(keep: Iterable[int], memory: int, main: Callable[[], int]) -> None:
     """A child's whole life.  Its exit code says how it ended (errors.py)."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGINT):
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # Only the supervisor is asked to end, and tells; also where a whole group is.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     process.close_others(keep)
     with contextlib.suppress(ValueError, OSError):

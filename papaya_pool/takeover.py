@@ -22,7 +22,6 @@ import os
 import select
 import signal
 import socket
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,12 +43,12 @@ _WORDS = (
 # --- a session as a record -----------------------------------------------------------
 
 
-def pack(session: sb.SessionSlot, ring: memoryview) -> bytes:
+def pack(session: sb.SessionSlot, ring: memoryview, block: str) -> bytes:
     """Everything that another pool needs to go on.  Its owner only, after it stopped."""
     size = len(ring)
     unread = bytes(ring[at % size] for at in range(session.input_taken, session.input_read))
     record: dict[str, Any] = {word: getattr(session, word) for word in _WORDS}
-    record["version"] = VERSION
+    record["version"], record["block"] = VERSION, block
     record["check"] = session.check()
     record["name"], record["address"] = session.name, session.address
     record["token"] = session.token.hex()
@@ -77,16 +76,26 @@ def unpack(record: bytes, session: sb.SessionSlot, board: sb.Scoreboard) -> None
 # --- in the new supervisor -----------------------------------------------------------
 
 
-def find(where: room.Room) -> sb.Scoreboard | None:
-    """The block of a pool that still has living processes, if there is one."""
-    name, board = where.scoreboard(), None
-    while name and "/" not in name:
-        try:
-            board = sb.look(name, writable=True)
-        except (FileNotFoundError, ValueError):
-            return None
-        name = board.moved_to
-    return board if board and living(board) else None
+def find(where: room.Room) -> list[sb.Scoreboard]:
+    """Blocks of old pools, if any of their processes lives.  The log's head is first.
+
+    There are several if a supervisor died while it took over: then some of the
+    processes before it have not handed over yet.
+    """
+    named = _look(where.scoreboard())
+    chain = [named] if named else []
+    while chain and chain[0].moved_to and (newer := _look(chain[0].moved_to)):
+        chain.insert(0, newer)
+    while chain and (older := _look(chain[-1].moved_from)):
+        chain.append(older)
+    return chain if any(living(board) for board in chain) else []
+
+
+def _look(name: str | None) -> sb.Scoreboard | None:
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        if name and "/" not in name:
+            return sb.look(name, writable=True)
+    return None
 
 
 def living(board: sb.Scoreboard) -> list[int]:
@@ -113,7 +122,7 @@ def move_head(old: sb.Scoreboard, new: sb.Scoreboard, log: chatlog.ChatLog) -> b
     if old.words[sb.H_HOLDER]:
         commit.settle(old, log, head)
         old.words[sb.H_HOLDER] = 0
-    new.log_id = old.log_id
+    new.log_id, new.moved_from = old.log_id, old.name
     new.publish(*head)
     old.moved_to = new.name
     log.unlock()
@@ -125,8 +134,7 @@ def end(board: sb.Scoreboard) -> None:
     for pid in [*living(board), *filter(_is_ours, [board.syncer.pid])]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{sb.SHM}/{board.name}")
+    forget(board)
 
 
 def reap(pids: list[int]) -> None:
@@ -140,14 +148,26 @@ def reap(pids: list[int]) -> None:
             pids.remove(pid)
 
 
+def block_of(record: bytes) -> str:
+    """Which pool a record comes from.  Raises ValueError if it is none."""
+    return str(json.loads(record)["block"])
+
+
 # --- in an orphan --------------------------------------------------------------------
+
+
+def forget(board: sb.Scoreboard) -> None:
+    """Take the name of a block away that nobody will ever need."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{sb.SHM}/{board.name}")
 
 
 class Farewell:
     """An orphan's way to hand over what it has.  It blocks: it has nothing else to do."""
 
-    def __init__(self, where: room.Room) -> None:
+    def __init__(self, where: room.Room, board: sb.Scoreboard) -> None:
         """Raises OSError while nobody listens."""
+        self._block = board.name
         self._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             room.control_address(where, self._control, "connect")
@@ -155,14 +175,17 @@ class Farewell:
             self._control.close()
             raise
         self._control.setblocking(False)
-        self._until = time.monotonic() + _PATIENCE_S
 
     def give_sessions(self, sessions: Iterable[tuple[sb.SessionSlot, memoryview, int]]) -> bool:
         """Hand over (slot, ring, fd), each until it was taken.  Closes what was taken."""
-        return all(self._give(slot.number, pack(slot, ring), fd) for slot, ring, fd in sessions)
+        return all(
+            self._give(slot.number, pack(slot, ring, self._block), fd)
+            for slot, ring, fd in sessions
+        )
 
     def give_listeners(self, listeners: Iterable[socket.socket]) -> bool:
-        return all(self._say(Message(Kind.LISTENER), one.fileno()) for one in listeners)
+        message = Message(Kind.LISTENER, text=json.dumps({"block": self._block}).encode())
+        return all(self._say(message, one.fileno()) for one in listeners)
 
     def _give(self, number: int, record: bytes, fd: int) -> bool:
         message = Message(Kind.SESSION, number, text=record)
@@ -184,4 +207,4 @@ class Farewell:
     def _wait(self, event: int) -> bool:
         poll = select.poll()
         poll.register(self._control, event)
-        return bool(poll.poll(max(0.0, self._until - time.monotonic()) * 1000))
+        return bool(poll.poll(_PATIENCE_S * 1000))

@@ -74,11 +74,11 @@ class Worker:
         self._given: dict[int, tuple[int, int]] = {}  # slot -> generation, our dup
         self._to_give: list[list[int]] = []  # [worker, how many]
         self._alone: list[Session] = []  # handled by themselves: law 13
+        self._packed: set[int] = set()  # of an orphan: stopped, to be handed over
         self._orphaned = False
         self._stop_at: float | None = None
         self._next_tick = 0.0
         self._locked_out_ns = 0  # since when the log's lock is not to be had
-        self._refused = False
         self._deadline_ns = int(settings.worker_deadline_s * 1e9)
         self._exact_counts = wirecount.works(settings.portable)
         self._latch_fd, mask = pool.latch.source(number)
@@ -110,11 +110,11 @@ class Worker:
                 self._finish()
             if self._alone:
                 self._try_alone()
-            if self._to_give:
+            if self._to_give and not self._orphaned:
                 self._give_some()
             if now >= self._next_tick:
                 self._tick(now)
-                if self._orphaned and self._board.moved_to and self._hand_over():
+                if self._orphaned and self._is_over():
                     return errors.EX_OK
             if self._ending:
                 self._close_overdue(now)
@@ -157,8 +157,7 @@ class Worker:
         """Put everything gathered into the log; False if that has to wait."""
         try:
             batch = self._commit.commit(self._fed.values())
-        except commit.Refused as err:
-            self._complain(str(err))
+        except commit.Refused:
             batch = None
         except commit.Moved:
             self._next_tick = 0.0  # hand over at once
@@ -170,7 +169,6 @@ class Worker:
         if self._locked_out_ns:
             self.process.lock_ns += time.monotonic_ns() - self._locked_out_ns
             self._locked_out_ns = 0
-        self._complain("")
         fed = list(self._fed.values())
         self._fed.clear()
         self._took(fed, batch)
@@ -185,6 +183,8 @@ class Worker:
         for member in fed:
             if member.fault:
                 self._end(member)
+            elif self._stop_at is not None and not member.eof and member.feed():
+                self._fed[member.fd] = member  # until nothing that it said is left
             elif member.eof or self._stop_at is not None:
                 self._no_more_input(member)
             elif not member.mask & poller.IN:
@@ -204,13 +204,6 @@ class Worker:
             self._delivery.finished.append(member)
         elif member.end_at is None:
             self._delivery.finish_at(member, self._board.head().tail)
-
-    def _complain(self, why: str) -> None:
-        """Say once when the disk refuses, and once when it takes again."""
-        if bool(why) != self._refused:
-            self._refused = bool(why)
-            event = "log-refused" if why else "log-resumed"
-            process.log_line(self.process, event=event, reason=why or None)
 
     # --- ends ---
 
@@ -305,11 +298,18 @@ class Worker:
     def _try_alone(self) -> None:
         """A session whose input may have killed a worker: nobody else dies with it."""
         member = self._alone[0]
+        if self._sessions.get(member.fd) is not member or member.fd in self._ending:
+            self._alone.pop(0)  # given away, or ended
+            return
         self.process.in_hand = member.number + 1
         member.feed()
-        if self._commit.commit([member]) is None:
-            return  # the log is locked: later
+        try:
+            batch = self._commit.commit([member])
+        except (commit.Refused, commit.Moved):
+            batch = None
         self.process.in_hand = 0
+        if batch is None:
+            return  # the log cannot be written now: later
         self._alone.pop(0)
         if member.slot.input_taken != member.slot.death_taken:
             member.slot.alone = 0
@@ -327,12 +327,13 @@ class Worker:
         session.note_position(member, written)
         member.slot.moves += 1
         member.slot.owner = self._board.workers[peer].incarnation
+        if member.number in self._given:  # it came back meanwhile
+            os.close(self._given[member.number][1])
         self._given[member.number] = member.generation, member.fd
-        message = Message(Kind.HANDOFF, member.number, member.generation)
-        outcome = handoff.send(self._pool.inboxes[peer][1], message, member.fd)
-        if outcome is not Sent.SENT:
+        sent = self._send(member.number, member.generation, member.fd)
+        if not sent:
             self._report(Message(Kind.UNSENT, member.number, member.generation))
-        return outcome is Sent.SENT
+        return sent
 
     def _drop_given(self) -> None:
         """Close our dups of sessions that somebody else holds now."""
@@ -341,6 +342,16 @@ class Worker:
             if slot.generation != generation or slot.seated == slot.owner or slot.state != LIVE:
                 os.close(fd)
                 del self._given[number]
+            elif self._orphaned:  # no supervisor sends it again
+                self._send(number, generation, fd)
+
+    def _send(self, number: int, generation: int, fd: int) -> bool:
+        owner = self._board.owner_of(self._board.session(number).owner)
+        if owner is None:
+            return False
+        message = Message(Kind.HANDOFF, number, generation)
+        inbox = self._pool.inboxes[owner.number][1]
+        return handoff.send(inbox, message, fd) is Sent.SENT
 
     def _spread(self) -> list[list[int]]:
         """How many of our sessions each of the others is to get."""
@@ -368,11 +379,14 @@ class Worker:
         if fd == self._latch_fd:
             self._pool.latch.rearm(self._number)
         elif fd == self._inbox.fileno():
-            for message in handoff.receive_all(self._inbox)[0]:
-                if message.kind == Kind.HANDOFF and message.fd >= 0:
-                    self.take_seat(message.slot, message.generation, message.fd)
+            self._take_from_inbox()
         elif fd == self._control.fileno():
             self._obey()
+
+    def _take_from_inbox(self) -> None:
+        for message in handoff.receive_all(self._inbox)[0]:
+            if message.kind == Kind.HANDOFF and message.fd >= 0:
+                self.take_seat(message.slot, message.generation, message.fd)
 
     def _obey(self) -> None:
         messages, gone = handoff.receive_all(self._control)
@@ -397,31 +411,48 @@ class Worker:
                 member.fault = errors.SessionFault(code, "by the administrator")
                 self._end(member)
 
+    def _is_over(self) -> bool:
+        """Whether an orphan has nothing left to do."""
+        if self._board.moved_to:
+            return self._hand_over()
+        if self._board.words[sb.H_N] or self._sessions:
+            return False
+        # Our supervisor died while it took over: the log was never ours.
+        takeover.forget(self._board)
+        return True
+
     def _hand_over(self) -> bool:
         """Give every session to the pool that has taken over (law 11)."""
         try:
-            farewell = takeover.Farewell(self._pool.room)
+            farewell = takeover.Farewell(self._pool.room, self._board)
         except OSError:
             return False
         return farewell.give_sessions(self._packed_up())
 
     def _packed_up(self) -> Iterator[tuple[sb.SessionSlot, memoryview, int]]:
+        """What is to be handed over.  Once packed, a session is not served again."""
+        self._take_from_inbox()
         for fd, member in list(self._sessions.items()):
             if fd in self._ending:
                 self._close(member)
                 continue
-            session.note_position(member, self._delivery.leave(member))
-            self._events.unregister(fd)
+            if fd not in self._packed:  # else a new supervisor died before it took it
+                self._packed.add(fd)
+                session.note_position(member, self._delivery.leave(member))
+                self._events.unregister(fd)
             yield member.slot, member.ring, fd
             del self._sessions[fd]
+        for number, (generation, fd) in list(self._given.items()):
+            slot = self._board.session(number)
+            if slot.generation == generation and slot.seated != slot.owner:
+                yield slot, self._board.ring(number), fd
+                del self._given[number]
 
     def _stop(self) -> None:
         """What members have said is read and appended; then each gets it, and the end."""
         self._stop_at = time.monotonic() + self._pool.settings.stop_s
         for fd, member in self._sessions.items():
             if fd not in self._ending:
-                while not member.eof and member.feed():
-                    pass
                 self._fed[fd] = member
 
     def _tick(self, now: float) -> None:
@@ -456,13 +487,19 @@ def main(
 ) -> int:
     """A worker's life, after the fork.  Returns its exit code."""
     faulthandler.register(STACK_SIGNAL, all_threads=True)
+    # The supervisor stores it too, but may die before it does.
+    pool.board.workers[number].pid = os.getpid()
     process.name(f"papaya:w{number}")
     try:
         worker = Worker(pool, number, incarnation, control)
     except OSError as err:
-        process.log_line(pool.board.workers[number], event="cannot-boot", reason=str(err))
+        process.log_line(pool.board.workers[number], event="cannot-boot", reason=err)
         return errors.EX_BOOT
     for seat in seats:
         worker.take_seat(*seat)
     handoff.send(control, Message(Kind.READY, number, incarnation))
-    return worker.run()
+    try:
+        return worker.run()
+    except errors.LogCorrupt as fault:
+        process.log_line(worker.process, event="log-damaged", reason=fault)
+        return fault.exit_code
