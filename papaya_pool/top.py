@@ -9,7 +9,6 @@ Failure: exit codes: 0; 2 a mistake on the command line; 69 no pool there; 77 th
 """
 
 import argparse
-import locale
 import os
 import shutil
 import sys
@@ -120,7 +119,6 @@ def _show(
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         parser.error("this is no terminal: --once, --batch or --json")
-    locale.setlocale(locale.LC_ALL, "")
     try:
         return screen.show(
             sampler, view, given.delay or DELAY_S, lambda words: _act(state_dir, words), os.environ

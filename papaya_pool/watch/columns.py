@@ -96,7 +96,7 @@ def _if_worker(show: Callable[[Any], str]) -> Callable[[Any], str]:
 
 PROCESSES: tuple[Column, ...] = (
     Column("SLOT", 4, 0, lambda r: str(r.now.slot), lambda r: -r.now.slot),
-    Column("ROLE", 6, 7, lambda r: r.now.role, lambda r: r.now.role, True, 10),
+    Column("ROLE", 10, 7, lambda r: r.now.role, lambda r: r.now.role, True),
     Column("PID", 3, 10, _if_there(lambda r: str(r.now.pid)), lambda r: r.now.pid, False, 10),
     Column("GEN", 3, 17, lambda r: short(r.now.generation), lambda r: r.now.generation),
     Column("STATE", 8, 1, lambda r: r.now.state, lambda r: r.now.state, True),
@@ -156,14 +156,14 @@ def fit(
 ) -> list[Placed]:
     """The columns that fit into `room`, each with the width that it gets.
 
-    With `shift` the columns behind the first are pushed out to the left.
+    Those that rank highest; with a `shift` all from there on, as they stand.
     """
     # A name can be cut, a number cannot.
     columns = [
         c if c.is_text or not c.most else c._replace(width=_longest(c, rows)) for c in columns
     ]
     first, *others = columns
-    wanted = [first, *others[shift:]]
+    wanted = [first, *others[max(0, shift - 1) :]]
     while shift and len(wanted) > 1 and _width(wanted) > room:
         wanted.pop()
     while len(wanted) > 1 and _width(wanted) > room:
@@ -190,11 +190,13 @@ def _width(columns: Sequence[Column]) -> int:
 
 
 def last_shift(columns: Sequence[Column], room: int) -> int:
-    """The shift at which the last column has come in."""
-    for shift in range(len(columns) - 1):
-        if _width([columns[0], *columns[1 + shift :]]) <= room:
+    """The shift at which the last column has come in; 0 if all of them fit."""
+    if _width(columns) <= room:
+        return 0
+    for shift in range(1, len(columns)):
+        if _width([columns[0], *columns[shift:]]) <= room:
             return shift
-    return len(columns) - 2
+    return len(columns) - 1
 
 
 def shown(column: Column, row: Any) -> str:

@@ -122,7 +122,8 @@ def header(
 
 
 def _first_line(now: Snapshot, view: View, width: int) -> Line:
-    left = f"papaya-top  {now.state_dir}  port {now.port}  up {columns.duration(now.uptime_s)}"
+    up = columns.duration(now.uptime_s)
+    left = f"papaya-top  port {now.port}  up {up}  {now.state_dir}"
     clock = time.strftime("%H:%M:%S", time.localtime(now.time_ms / 1000))
     right = "PAUSED" if view.paused else clock
     left = cells.cut(cells.harmless(left), max(0, width - len(right) - 1))

@@ -5,13 +5,14 @@ Failure: a pool that goes away is no error here: the screen says so and waits fo
          to come back, because that is when somebody looks.
 """
 
+import contextlib
 import curses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from papaya_pool import errors
-from papaya_pool.client import cells
+from papaya_pool.client import cells, terminal
 from papaya_pool.sampler import Sampler
 from papaya_pool.watch import paint, view
 from papaya_pool.watch.figures import CELL_S, CELLS, Figures, History, figures
@@ -51,14 +52,16 @@ _COLOURED = {  # foreground, background, attribute
 
 def show(sampler: Sampler, chosen: View, delay_s: float, act: Act, env: Mapping[str, str]) -> int:
     """Until the person quits; the exit code.  Raises curses.error without a terminal."""
+    encoding = terminal.choose_locale()
     curses.set_escdelay(25)
     screen = curses.initscr()
     try:
         curses.noecho()
         curses.cbreak()
         screen.keypad(True)
+        screen.idcok(False)  # lines are rewritten, not edited: every terminal can that
         curses.curs_set(0) if curses.tigetstr("civis") else None
-        return Screen(screen, sampler, chosen, delay_s, act, _styles(env)).run()
+        return Screen(screen, sampler, chosen, delay_s, act, _styles(env), encoding).run()
     except KeyboardInterrupt:
         return errors.EX_OK
     finally:
@@ -77,6 +80,7 @@ class Screen:
         delay_s: float,
         act: Act,
         styles: Mapping[str, int],
+        encoding: str,
     ) -> None:
         self._screen, self._sampler, self._view = screen, sampler, chosen
         self._delay_s, self._act, self._styles = delay_s, act, styles
@@ -86,7 +90,8 @@ class Screen:
         self._figures: Figures | None = None
         self._rows: list[Any] = []
         self._drawn: list[paint.Line] = []
-        self._unicode = _can_show(paint.sparkline([1.0, 2.0]))
+        self._encoding = encoding
+        self._unicode = _can_show(paint.sparkline([1.0, 2.0]), encoding)
 
     def run(self) -> int:
         next_look = time.monotonic()
@@ -143,15 +148,19 @@ class Screen:
     def _swallow(self) -> bool:
         """Whether this is no Esc but a sequence that curses does not know; it is taken.
 
-        Otherwise its last letters would be keys, and one of them kicks.
+        Otherwise its last letter would be a key, and one of them kicks.
         """
         self._screen.timeout(0)
         try:
             key = self._screen.get_wch()
-            while key in ("[", "O") or not (isinstance(key, str) and "@" <= key <= "~"):
-                key = self._screen.get_wch()
-        except curses.error:
+        except curses.error:  # nothing comes behind it
             return False
+        if key not in ("[", "O"):
+            curses.unget_wch(key)
+            return False
+        with contextlib.suppress(curses.error):
+            while not ("@" <= str(self._screen.get_wch()) <= "~"):
+                pass
         return True
 
     def _do(self) -> None:
@@ -190,17 +199,16 @@ class Screen:
                 x += cells.columns(piece)
 
     def _put(self, y: int, x: int, piece: str, attribute: int) -> None:
-        try:
+        if not _can_show(piece, self._encoding):
+            piece = "?" * cells.columns(piece)
+        # At the last cell it is drawn, only the cursor cannot follow.
+        with contextlib.suppress(curses.error):
             self._screen.addstr(y, x, piece, attribute)
-        except curses.error:
-            pass  # the last cell: it is drawn, only the cursor cannot follow
-        except UnicodeError:  # a locale without this character
-            self._screen.addstr(y, x, "?" * cells.columns(piece), attribute)
 
 
-def _can_show(text: str) -> bool:
+def _can_show(text: str, encoding: str) -> bool:
     try:
-        text.encode(curses.initscr().encoding)
+        text.encode(encoding)
     except UnicodeError:
         return False
     return True

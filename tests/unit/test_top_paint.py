@@ -138,21 +138,21 @@ def screen(figures, chosen, height, width, rates=()):
 
 def test_the_workers_are_these_lines():
     lines = screen(BUSY, View(), 16, 132, [1.0, 0.0, 4.0])
-    assert lines[0].startswith("papaya-top  /srv/room  port 7722  up 2h05")
+    assert lines[0].startswith("papaya-top  port 7722  up 2h05  /srv/room")
     assert [line.rstrip() for line in lines[1:12]] == [
         "late: w1   in 200/s   out 20.0k/s   members 2 of 10000   worst lag 121K   "
         "sent 2.5MB/s   head 1200   log 117KB   lock wait 0 ms/s",
         "room 0123456789abcdef",
         "   15s ▃ █ 4/s at most",
-        "SLOT ROLE      PID GEN STATE     CPU%   PSS   USS  SESS  IN/S OUT/S  kB/S   LAG"
+        "SLOT ROLE        PID GEN STATE     CPU%   PSS   USS  SESS  IN/S OUT/S  kB/S   LAG"
         " CTXSW/S  FDS RESPAWNS   AGE DEADLINE   RSS",
-        "   0 worker   4242   1 serving   12.3  5.0M  4.0M     3   200 20.0k  2600     0"
+        "   0 worker     4242   1 serving   12.3  5.0M  4.0M     3   200 20.0k  2600     0"
         "       0   16        0  1m15     5.0s 20.0M",
-        "   1 worker   4243   1 late       0.0  5.0M  4.0M     3     0     0     0  121K"
+        "   1 worker     4243   1 late       0.0  5.0M  4.0M     3     0     0     0  121K"
         "       0   16        0  1m15      -3s 20.0M",
-        "   2 worker      -   1 empty        -     -     -     0     0     0     0     0"
+        "   2 worker        -   1 empty        -     -     -     0     0     0     0     0"
         "       -    -        0     -        - 20.0M".replace("20.0M", "    -"),
-        "   3 acceptor 4245   1 serving    0.0  5.0M  4.0M     -     -     -     -     -"
+        "   3 acceptor   4245   1 serving    0.0  5.0M  4.0M     -     -     -     -     -"
         "       7   16        0  1m15     5.0s 20.0M",
         "",
         "",
