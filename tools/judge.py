@@ -21,7 +21,7 @@ from collections import Counter
 
 FAULTS = ("lost", "doubled", "torn", "out of order")
 RENDERED_LIMIT = 4095  # bytes of a classic line; its terminator is one more
-_EXAMPLES = 12
+_EXAMPLES = 4  # of a kind
 _LINE = re.compile(
     rb"([1-9][0-9]*)\t(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)\t([^\t\n]+)\t([^\n]+)"
 )
@@ -171,12 +171,13 @@ class Faults:
     """What was wrong: how often, and the first examples in words."""
 
     def __init__(self):
-        self.count = Counter()
+        self.count, self._shown = Counter(), Counter()
         self.examples = []
 
     def add(self, kind, words, times=1):
         self.count[kind] += times
-        if len(self.examples) < _EXAMPLES:
+        self._shown[kind] += 1
+        if self._shown[kind] <= _EXAMPLES:
             self.examples.append(f"{kind}: {words}")
 
 

@@ -3,8 +3,7 @@
 It shares no code with papaya_pool, so that what both believe can be wrong in one
 of them only.  Sockets never block; who owns one polls it and feeds what came.
 
-Failure: Refused if the server said ERR; LostLogin if it closed before it admitted.
-         A login that was cut short is no lost member: nobody was told that it is in.
+Failure: Refused if the server said ERR.
 Not here: what a member sends and gets afterwards.
 """
 
@@ -16,10 +15,6 @@ import socket
 
 class Refused(Exception):
     """The server answered ERR; the code is its only argument."""
-
-
-class LostLogin(Exception):
-    """The server closed, or died, before the login was through."""
 
 
 def connect(port, rcvbuf=0):
@@ -77,4 +72,6 @@ class ClassicLogin:
         self.to_send = key
 
     def feed(self, data):
+        if data.startswith(b"ERR "):
+            raise Refused(data.split(b" ")[1].decode())
         return data or None
