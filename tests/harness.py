@@ -326,12 +326,19 @@ class Pool:
         """How many sessions are live by the scoreboard."""
         return sum(slot.state == scoreboard.LIVE for slot in self.board().sessions())
 
-    def arm(self):
-        """The next process that comes to the seam does there what launch.py says."""
-        self._armed.touch()
+    def arm(self, **what):
+        """The next process that comes to the seam dies there; see seams.py."""
+        new = self._armed.with_suffix(".new")
+        new.write_text(json.dumps(what))
+        new.rename(self._armed)
 
-    def fired(self, within=PATIENCE_S):
-        until(lambda: not self._armed.exists(), within)
+    @property
+    def armed(self):
+        """Whether nobody has come there yet."""
+        return self._armed.exists()
+
+    def disarm(self):
+        self._armed.unlink(missing_ok=True)
 
     def cpu_s(self):
         """User and system seconds of all its processes so far, the dead left out."""
