@@ -1,15 +1,17 @@
 """The rooms of papaya-chat, from the wire up to the screen.
 
-Floors, each importing only from those above it in this list:
+Floors, each importing only from those above it in this list
+(tests/unit/test_client_floors.py):
 
-link, outbox, cells, config   one idea each; pure but for config's files
-member                        one person over as many connections as it takes; pure
-dial                          sockets and TLS: the only room that opens a connection
-driver                        member and dial on one selector, told the time
-editor, history, commands     the screen's parts; pure
-view, paint                   the screen's state, and that state as cells; pure
-line, screen                  the two modes: pipes, and curses
+link outbox cells keys config     one idea each; pure, but for config's files
+classic editor commands setup     on one of those
+member timeline dial              one person over many connections; rows; sockets
+driver view                       what a mode turns by hand; the screen's state
+ask paint                         a question of its own; the state as cells
+line terminal                     pipes; curses
+screen                            the full screen's loop
 
+Pure: everything but config, setup, dial, driver, ask, line, terminal and screen.
 Not here: anything of the server.  From papaya_pool these rooms know errors,
 records and settings only.
 """

@@ -1,6 +1,7 @@
 """Member, link and wire on one selector: what a mode (pipes, screen) turns by hand.
 
-There is no loop in here and no clock: the mode sleeps in its selector for
+There is no loop in here, and no clock but for the classic dialect's messages, which
+have no time of their own.  The mode sleeps in its selector for
 `timeout(now)`, and calls `handle()` when the wire's key is ready and `tick()`
 always.  Between these calls nothing is due, so an idle client does not wake up.
 

@@ -13,7 +13,6 @@ Format:  `HH:MM:SS name: text` in local time, or with --json one object a line
 
 import json
 import os
-import select
 import selectors
 import sys
 import time
@@ -85,7 +84,7 @@ class LineMode:
                     over = self._show(self._driver.handle(mask, time.monotonic()))
             if over is None:
                 over = self._show(self._driver.tick(time.monotonic()))
-        if over.exit_code and self._driver.member.ever_joined:
+        if over.exit_code and self._driver.member.ever_joined and not self._input_ended:
             self._count_the_rest()
             over = self._driver.member.over_again(over)
         if over.text:
@@ -94,10 +93,12 @@ class LineMode:
 
     def _count_the_rest(self) -> None:
         """Take in what stands ready on stdin: it was not sent either."""
-        for _ in range(COUNT_READS):
-            if self._input_ended or not select.select([INPUT], [], [], 0)[0]:
-                return
-            self._read_input()
+        with selectors.SelectSelector() as ready:
+            ready.register(INPUT, selectors.EVENT_READ)
+            for _ in range(COUNT_READS):
+                if self._input_ended or not ready.select(0):
+                    return
+                self._read_input()
 
     def _nothing_sent(self, over: member.Over) -> str:
         """Input that was not even read was not sent either."""

@@ -26,7 +26,7 @@ Row = tuple[Span, ...]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A message, or a note (seq 0), or what has no seq yet (-1).  All of it harmless."""
+    """A message, a note (seq 0), or what has no seq yet (-1).  All of it harmless."""
 
     seq: int
     when: datetime
