@@ -27,6 +27,7 @@ from papaya_pool.settings import is_loopback
 
 _HISTORY_LINES = 7  # what the original server sends first
 _ACCEPTED_A_TURN = 64
+_KEPT_AT_ONCE = 128  # dups in flight; a queue holds some 278
 _READ_BYTES = 1024
 _TICK_S = 1.0
 _SHORT_S = 0.02
@@ -55,7 +56,8 @@ class Acceptor:
         self._key, self._proof_key = key, dialects.proof_key(key)
         self._listeners = {one.fileno(): one for one in listeners}
         self._strangers: dict[int, Stranger] = {}  # by fd, oldest first
-        self._claimed: dict[int, Stranger] = {}  # by slot, waiting for the supervisor
+        self._to_keep: dict[int, Stranger] = {}  # by slot, claimed
+        self._claimed: dict[int, Stranger] = {}  # by slot, sent to the supervisor
         self._handed: dict[int, tuple[int, int, socket.socket]] = {}
         self._unsure = [0] * pool.board.worker_count  # handed to it, not seated yet
         self._returned: list[int] = []  # slots given back, and not told yet
@@ -176,9 +178,10 @@ class Acceptor:
             if stranger.deadline_s > now:
                 break
             self._refuse(stranger, "timeout", "no login within the time for it")
-        for number, stranger in list(self._claimed.items()):
+        for number, stranger in [*self._claimed.items(), *self._to_keep.items()]:
             if stranger.deadline_s <= now:
-                del self._claimed[number]
+                self._claimed.pop(number, None)
+                self._to_keep.pop(number, None)
                 self._give_back(number)
                 self._refuse(stranger, "busy", "the supervisor did not answer in time")
 
@@ -203,12 +206,18 @@ class Acceptor:
             self._give_back(slot.number)
             self._refuse(stranger, "busy", "the log cannot be read there")
             return
-        self._claimed[slot.number] = stranger
-        keep = Message(Kind.KEEP, slot.number, slot.generation)
-        if handoff.send(self._control, keep, fd) is not Sent.SENT:
-            del self._claimed[slot.number]
-            self._give_back(slot.number)
-            self._refuse(stranger, "busy", "too many log in at once, try again")
+        self._to_keep[slot.number] = stranger
+        self._send_to_keep()
+
+    def _send_to_keep(self) -> None:
+        """Send dups to the supervisor, as many as it can answer without a full queue."""
+        while self._to_keep and len(self._claimed) < _KEPT_AT_ONCE:
+            number, stranger = next(iter(self._to_keep.items()))
+            keep = Message(Kind.KEEP, number, self._board.session(number).generation)
+            sent = handoff.send(self._control, keep, stranger.conn.fileno())
+            if sent is not Sent.SENT:
+                return  # after the next answer
+            self._claimed[number] = self._to_keep.pop(number)
 
     def _fill(
         self, slot: sb.SessionSlot, stranger: Stranger, admit: Admit, head: sb.Head
@@ -249,6 +258,7 @@ class Acceptor:
         for message in messages:
             if message.kind == Kind.KEPT:
                 self._seat(message)
+        self._send_to_keep()
         if gone and not self._orphaned:
             self._orphaned = True
             self._events.unregister(self._control.fileno())

@@ -12,6 +12,7 @@ Failure: `take` never fails: bytes that are no text become U+FFFD, and it stops
 Not here: who may use which name, and what a seq belongs to.
 """
 
+import functools
 import re
 import time
 import unicodedata
@@ -161,8 +162,12 @@ def stored(seq: int, when: bytes, name: bytes, texts: list[bytes]) -> list[bytes
 def stamp(time_ms: int) -> bytes:
     """Milliseconds since the epoch as the log's second column."""
     seconds, ms = divmod(time_ms, 1000)
-    day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return b"%s.%03dZ" % (day.encode(), ms)
+    return b"%s.%03dZ" % (_second(seconds), ms)
+
+
+@functools.lru_cache(maxsize=4)  # thousands of stamps share a second
+def _second(seconds: int) -> bytes:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
 
 
 def parse(line: bytes) -> Record:
