@@ -32,7 +32,9 @@ exit codes:
   0   all sent, and seen to come back
   2   a mistake on the command line, or a line that is too long to be sent
   69  no server, or lost for too long (says how many lines were not sent)
+  74  the messages could not be written to stdout
   77  refused
+  130 interrupted (says how many lines had not come back)
 """
 
 

@@ -130,9 +130,10 @@ class Driver:
 
     def _may_half_close(self) -> bool:
         """All was sent.  A classic server forgets us then: all must have come back."""
+        box = self.member.outbox
         if self.member.profile.classic:
-            return not self.member.outbox.pending_count
-        return self.member.outbox.settled and not self.congested
+            return not box.pending_count
+        return box.settled and box.all_sent
 
     def finish(self, now: float) -> None:
         """Nothing more will be said: leave once everything has come back."""

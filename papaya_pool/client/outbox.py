@@ -58,6 +58,11 @@ class Outbox:
         return len(self._lines) - self._seen
 
     @property
+    def all_sent(self) -> bool:
+        """On this connection, so far as they have to be."""
+        return self._sent == len(self._lines)
+
+    @property
     def settled(self) -> bool:
         return not self._unsettled
 

@@ -162,3 +162,15 @@ def test_cut_anywhere_every_line_is_in_the_log_once(seed):
             if kept < len(data):
                 break  # cut, in the middle of a line or between two
     assert server.log == said
+
+
+def test_all_is_sent_only_when_the_last_line_has_left():
+    box = Outbox("ann")
+    box.joined(None)
+    for _ in range(3):
+        box.say(b"x" * 100)
+    assert not box.all_sent
+    assert len(box.unsent(0, size_bytes=150)) == 202
+    assert not box.all_sent
+    box.unsent(0)
+    assert box.all_sent
