@@ -305,9 +305,16 @@ class Pool:
 
     def kill(self, role, number=signal.SIGKILL):
         """Send a signal to a process by role; its pid."""
-        pid = until(lambda: self.pids().get(role))
-        os.kill(pid, number)
-        return pid
+
+        def sent():
+            pid = self.pids().get(role)
+            with contextlib.suppress(ProcessLookupError):  # it was faster
+                if pid:
+                    os.kill(pid, number)
+                    return pid
+            return None
+
+        return until(sent)
 
     def replaced(self, role, pid, within=PATIENCE_S):
         """Wait until another process than `pid` has that role, and serves."""

@@ -13,6 +13,7 @@ die, so of many processes exactly one does.
 """
 
 import contextlib
+import dis
 import importlib
 import json
 import os
@@ -52,6 +53,13 @@ def find(name):
     for part in path:
         found = getattr(found, part)
     return getattr(found, "fget", found)
+
+
+def lines_of(name):
+    """The lines of a function at which something begins to run."""
+    code = find(name).__code__
+    starts = {line for _, line in dis.findlinestarts(code) if line}
+    return sorted(starts - {code.co_firstlineno})
 
 
 def _trace(names, armed):

@@ -6,13 +6,12 @@ added later is killed at, too.  Members of both dialects, on both workers, must 
 every message once, and stay connected.
 """
 
-import dis
 import inspect
 import time
 
 import pytest
 from harness import PORTABLE, check_streams, in_session, read_all, until
-from seams import find
+from seams import find, lines_of
 
 needs_exact_counts = pytest.mark.skipif(
     PORTABLE, reason="this path cannot resume a dead worker's connections"
@@ -94,13 +93,6 @@ def room(start_pool):
     yield open_room
     for one in rooms:
         one.close()
-
-
-def lines_of(name):
-    """The lines of a function at which something begins to run."""
-    code = find(name).__code__
-    starts = {line for _, line in dis.findlinestarts(code) if line}
-    return sorted(starts - {code.co_firstlineno})
 
 
 def line_with(name, words):
