@@ -17,9 +17,22 @@ import secrets
 import socket
 import time
 from dataclasses import dataclass
+from typing import Literal
 
-from papaya_pool import chatlog, dialects, errors, handoff, listener, poller, process, takeover
+from papaya_pool import (
+    answers,
+    chatlog,
+    dialects,
+    errors,
+    handoff,
+    listener,
+    poller,
+    process,
+    records,
+    takeover,
+)
 from papaya_pool import scoreboard as sb
+from papaya_pool.answers import Answer
 from papaya_pool.dialects import Admit, Login, Refuse, Send
 from papaya_pool.handoff import Kind, Message, Sent
 from papaya_pool.process import Pool
@@ -31,6 +44,7 @@ _KEPT_AT_ONCE = 128  # dups in flight; a queue holds some 278
 _READ_BYTES = 1024
 _TICK_S = 1.0
 _SHORT_S = 0.02
+_ANSWER_S = 60.0  # for reading an answer
 
 
 @dataclass(slots=True)
@@ -42,6 +56,10 @@ class Stranger:
     login: Login
     deadline_s: float
     said: int = 0  # bytes that we wrote to it
+    answer: Answer | None = None  # to a question, on its way
+    admit: Admit | None = None  # waits for an earlier session of its own to end
+    earlier: tuple[int, int] = (0, 0)  # that one's slot and generation
+    taken: int | Literal["?"] | None = None  # lines of its token that were dealt with
 
 
 class Acceptor:
@@ -56,6 +74,10 @@ class Acceptor:
         self._key, self._proof_key = key, dialects.proof_key(key)
         self._listeners = {one.fileno(): one for one in listeners}
         self._strangers: dict[int, Stranger] = {}  # by fd, oldest first
+        self._successors: dict[int, Stranger] = {}  # by fd: log in again with a token
+        self._tokens = {
+            slot.token: slot.number for slot in pool.board.sessions() if slot.token
+        }
         self._to_keep: dict[int, Stranger] = {}  # by slot, claimed
         self._claimed: dict[int, Stranger] = {}  # by slot, sent to the supervisor
         self._handed: dict[int, tuple[int, int, socket.socket]] = {}
@@ -74,19 +96,22 @@ class Acceptor:
             self._open_door(
                 not self._orphaned and len(self._strangers) < self._pool.settings.strangers
             )
-            pause = _SHORT_S if self._handed or self._orphaned else _TICK_S
+            soon = self._handed or self._orphaned or self._successors
+            pause = _SHORT_S if soon else _TICK_S
             events = self._events.poll(pause)
             now = time.monotonic()
             self._slot.deadline_ns = int((now + self._pool.settings.worker_deadline_s) * 1e9)
             for fd, _ in events:
                 if fd in self._strangers:
-                    self._hear(self._strangers[fd])
+                    self._attend(self._strangers[fd])
                 elif fd in self._listeners:
                     self._accept(self._listeners[fd], now)
                 elif fd == self._control.fileno():
                     self._obey()
             if self._handed:
                 self._drop_seated()
+            if self._successors:
+                self._succeed()
             if now >= next_tick:
                 next_tick = now + _TICK_S
                 self._send_away_overdue(now)
@@ -128,6 +153,12 @@ class Acceptor:
             self._events.register(conn.fileno(), poller.IN)
             self._hear(stranger)  # the first bytes are often there already
 
+    def _attend(self, stranger: Stranger) -> None:
+        if stranger.answer:
+            self._go_on_answering(stranger)
+        else:
+            self._hear(stranger)
+
     def _hear(self, stranger: Stranger) -> None:
         try:
             data = stranger.conn.recv(_READ_BYTES)
@@ -143,8 +174,10 @@ class Acceptor:
                 self._tell(stranger, effect.data)
             elif isinstance(effect, Refuse):
                 self._refuse(stranger, effect.code, effect.words)
+            elif effect.question:
+                self._answer(stranger, effect)
             else:
-                self._admit(stranger, effect)
+                self._welcome(stranger, effect)
 
     def _tell(self, stranger: Stranger, data: bytes) -> None:
         with contextlib.suppress(OSError):  # a full or broken socket: its own problem
@@ -160,8 +193,7 @@ class Acceptor:
         self._forget(stranger)
 
     def _forget(self, stranger: Stranger) -> None:
-        if self._strangers.pop(stranger.conn.fileno(), None):
-            self._events.unregister(stranger.conn.fileno())
+        self._put_aside(stranger)
         # What the stranger sent and nobody read would turn the close into a reset,
         # and eat the words of a refusal.
         with contextlib.suppress(OSError):
@@ -176,7 +208,10 @@ class Acceptor:
             self._give_back(number)
         for stranger in list(self._strangers.values()):
             if stranger.deadline_s > now:
-                break
+                continue
+            if stranger.answer:
+                self._forget(stranger)
+                continue
             self._refuse(stranger, "timeout", "no login within the time for it")
         for number, stranger in [*self._claimed.items(), *self._to_keep.items()]:
             if stranger.deadline_s <= now:
@@ -184,6 +219,97 @@ class Acceptor:
                 self._to_keep.pop(number, None)
                 self._give_back(number)
                 self._refuse(stranger, "busy", "the supervisor did not answer in time")
+
+    def _put_aside(self, stranger: Stranger) -> None:
+        if self._strangers.pop(stranger.conn.fileno(), None):
+            self._events.unregister(stranger.conn.fileno())
+
+    # --- questions ---
+
+    def _answer(self, stranger: Stranger, asked: Admit) -> None:
+        head = self._board.head()
+        ok = dialects.ok_line(asked.proof, head.seq, self._board.log_id)
+        if asked.question == "who":
+            stranger.answer = answers.who(ok, self._board)
+        else:
+            try:
+                stranger.answer = answers.said(ok, head, self._log, asked.first, asked.to)
+            except errors.LogCorrupt as err:
+                process.log_line(self._slot, event="log-damaged", reason=err)
+                self._refuse(stranger, "busy", "the log cannot be read there")
+                return
+        # To the end of the line: those before it may have less patience left.
+        self._strangers.pop(stranger.conn.fileno())
+        self._strangers[stranger.conn.fileno()] = stranger
+        stranger.deadline_s = time.monotonic() + _ANSWER_S
+        self._events.modify(stranger.conn.fileno(), poller.OUT)
+
+    def _go_on_answering(self, stranger: Stranger) -> None:
+        assert stranger.answer
+        try:
+            done = stranger.answer.send(stranger.conn.fileno(), self._log)
+        except BlockingIOError:
+            return
+        except OSError:
+            done = True
+        if done:
+            self._forget(stranger)
+
+    # --- who logs in again with a token: the earlier session ends first ---
+
+    def _welcome(self, stranger: Stranger, admit: Admit) -> None:
+        if not admit.token:
+            self._admit(stranger, admit)
+            return
+        earlier = self._earlier(admit)
+        if earlier is None:
+            stranger.taken = self._recall(admit)
+            self._admit(stranger, admit)
+            return
+        stranger.admit, stranger.earlier = admit, (earlier.number, earlier.generation)
+        self._put_aside(stranger)
+        self._successors[stranger.conn.fileno()] = stranger
+        self._succeed()
+
+    def _earlier(self, admit: Admit) -> sb.SessionSlot | None:
+        number = self._tokens.get(admit.token)
+        if number is None:
+            return None
+        slot = self._board.session(number)
+        same = slot.token == admit.token and slot.state != sb.FREE
+        return slot if same and records.same_name(slot.name, admit.name) else None
+
+    def _recall(self, admit: Admit) -> int | Literal["?"]:
+        now_ms = time.time_ns() // 1_000_000
+        taken = self._board.recall(admit.token, records.name_hash(admit.name), now_ms)
+        return "?" if taken is None else taken
+
+    def _succeed(self) -> None:
+        """Admit those whose earlier session has come to its end, and only those."""
+        now = time.monotonic()
+        for fd, stranger in list(self._successors.items()):
+            number, generation = stranger.earlier
+            slot = self._board.session(number)
+            gone = slot.generation != generation or slot.state == sb.FREE
+            assert stranger.admit
+            if gone or slot.state == sb.CLOSING:
+                del self._successors[fd]
+                if gone:
+                    stranger.taken = self._recall(stranger.admit)
+                else:
+                    stranger.taken = slot.taken_before + slot.lines_taken
+                self._admit(stranger, stranger.admit)
+            elif now >= stranger.deadline_s:
+                del self._successors[fd]
+                self._refuse(stranger, "busy", "the earlier session does not end")
+            else:
+                self._ask_to_end(slot)
+
+    def _ask_to_end(self, slot: sb.SessionSlot) -> None:
+        owner = self._board.owner_of(slot.owner)
+        if owner:
+            message = Message(Kind.SUPERSEDE, slot.number, slot.generation)
+            handoff.send(self._pool.inboxes[owner.number][1], message)
 
     # --- admission (law 10) ---
 
@@ -196,9 +322,7 @@ class Acceptor:
         if slot is None:
             self._refuse(stranger, "full", "every place is taken, try again later")
             return
-        fd = stranger.conn.fileno()
-        del self._strangers[fd]
-        self._events.unregister(fd)  # what it says from now on is the worker's to read
+        self._put_aside(stranger)  # what it says from now on is the worker's to read
         try:
             self._fill(slot, stranger, admit, head)
         except errors.LogCorrupt as err:
@@ -233,7 +357,13 @@ class Acceptor:
         slot.history_end = head.tail
         if admit.dialect == "native":
             slot.written_before = stranger.said
-            slot.preamble = dialects.ok_line(admit.proof, head.seq, self._board.log_id)
+            slot.preamble = dialects.ok_line(
+                admit.proof, head.seq, self._board.log_id, stranger.taken
+            )
+            if isinstance(stranger.taken, int):
+                slot.taken_before = stranger.taken
+        if admit.token:
+            self._tokens[admit.token] = slot.number
         slot.input_taken = admit.received
         slot.input_read = admit.received + len(admit.rest)
         ring, size = self._board.ring(slot.number), self._board.ring_bytes

@@ -36,9 +36,14 @@ SEQ_LIMIT = 2**63 - 1  # what a field of the scoreboard holds; no log gets there
 _HEX = b"0123456789abcdefABCDEF"
 _NONCE = re.compile(rb"[0-9a-fA-F]{32}")
 _NUMBER = re.compile(rb"0|[1-9][0-9]*")
-_OPTIONS = {b"since": _NUMBER, b"last": _NUMBER, b"session": _NONCE}
+_OPTIONS = {  # of each first word
+    b"PAPAYA/2": {b"since": _NUMBER, b"last": _NUMBER, b"session": _NONCE},
+    b"PAPAYA/2-WHO": {},
+    b"PAPAYA/2-LOG": {b"from": _NUMBER, b"to": _NUMBER},
+}
 _PREFIX = b"PAPAYA/"
-_QUESTIONS = (b"PAPAYA/2-WHO", b"PAPAYA/2-LOG")
+_QUESTIONS: dict[bytes, Literal["", "who", "log"]]
+_QUESTIONS = {b"PAPAYA/2": "", b"PAPAYA/2-WHO": "who", b"PAPAYA/2-LOG": "log"}
 _TLS_HANDSHAKE = 0x16  # the first byte of a ClientHello
 
 
@@ -73,6 +78,9 @@ class Admit:
     rest: bytes  # what came after the login: input already
     proof: bytes  # ours, for the OK line; b"" in classic
     received: int  # bytes of the login itself, `rest` not counted
+    question: Literal["", "who", "log"] = ""  # answered instead of letting in
+    first: int = 0  # of a question for the log: seqs, both included
+    to: int = 0
 
 
 Effect = Send | Refuse | Admit
@@ -102,7 +110,6 @@ class Event(enum.Enum):
     ILL_SAID = "a line that is no hello"
     ILL_ASKED = "a hello with options that cannot be"
     BAD_NAME = "a hello under a name that nobody can have"
-    QUESTION = "a question: WHO or LOG"
     RIGHT = "knows the key"
     WRONG = "does not know the key"
     NO_DIGIT = "a byte in the key that is no digit"
@@ -130,12 +137,11 @@ TABLE: dict[tuple[State, Event], State | Refuse] = {
         "syntax", "say PAPAYA/2, a name and 32 hex digits, one space between"
     ),
     (State.HELLO, Event.ILL_ASKED): Refuse(
-        "syntax", "options are since=SEQ or last=N, and session=32 hex digits"
+        "syntax", "options: since=SEQ or last=N, session=HEX; of LOG: from=SEQ to=SEQ"
     ),
     (State.HELLO, Event.BAD_NAME): Refuse(
         "name", "a name is 1 to 32 letters, digits and _.- (at most 64 bytes)"
     ),
-    (State.HELLO, Event.QUESTION): Refuse("syntax", "not answered by this server yet"),
     (State.PROOF, Event.LONG): _LONG,
     (State.PROOF, Event.RIGHT): State.ADMITTED,
     (State.PROOF, Event.WRONG): Refuse("auth", "this is not the key"),
@@ -156,6 +162,9 @@ class Hello:
     since: int | None
     last: int | None
     token: bytes
+    question: Literal["", "who", "log"] = ""
+    first: int = 0
+    to: int = 0
 
 
 class Login:
@@ -272,6 +281,9 @@ class Login:
             rest=self._held,
             proof=b"" if classic else server_proof(self._proof_key, *lines),
             received=self._received,
+            question=hello.question,
+            first=hello.first,
+            to=hello.to,
         )
 
 
@@ -299,18 +311,19 @@ def _other(byte: bytes) -> Event:
 
 def parse_hello(line: bytes) -> Hello | Event:
     word, *fields = line.split(b" ")
-    if word in _QUESTIONS:
-        return Event.QUESTION
-    if word != b"PAPAYA/2" or len(fields) < 2 or not _NONCE.fullmatch(fields[1]):
+    if word not in _OPTIONS or len(fields) < 2 or not _NONCE.fullmatch(fields[1]):
         return Event.ILL_SAID
     options: dict[bytes, bytes] = {}
     for field in fields[2:]:
         option, _, value = field.partition(b"=")
-        shape = _OPTIONS.get(option)
+        shape = _OPTIONS[word].get(option)
         if option in options or not shape or not shape.fullmatch(value):
             return Event.ILL_ASKED
         options[option] = value
     if b"since" in options and b"last" in options:
+        return Event.ILL_ASKED
+    question = _QUESTIONS[word]
+    if question == "log" and len(options) < len(_OPTIONS[word]):
         return Event.ILL_ASKED
     name = fields[0].decode("utf-8", "replace")  # U+FFFD is in no name
     if not records.is_name(name):
@@ -318,7 +331,9 @@ def parse_hello(line: bytes) -> Hello | Event:
     since, last = _number(options.get(b"since")), _number(options.get(b"last"))
     if since is None and last is None:
         last = LAST_BY_DEFAULT
-    return Hello(name, since, last, options.get(b"session", b"").lower())
+    token = options.get(b"session", b"").lower()
+    first, to = _number(options.get(b"from")) or 0, _number(options.get(b"to")) or 0
+    return Hello(name, since, last, token, question, first, to)
 
 
 def _number(digits: bytes | None) -> int | None:

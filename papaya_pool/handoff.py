@@ -42,6 +42,7 @@ class Kind(enum.IntEnum):
     REBALANCE = 6  # serve again, after a DRAIN
     PAUSE, RESUME = 7, 8  # the door
     KICK = 9  # end the session in `slot`
+    SUPERSEDE = 10  # the same: its member has logged in again with its token
     # to the supervisor
     READY = 32  # my loop runs
     KEEP = 33  # keep this dup; with a descriptor

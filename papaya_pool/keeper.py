@@ -14,10 +14,11 @@ Failure: it looks at states and not at events (law 6).  A handoff that was lost 
 import contextlib
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from papaya_pool import handoff, takeover
+from papaya_pool import handoff, records, takeover
 from papaya_pool import scoreboard as sb
 from papaya_pool.handoff import Kind, Message, Sent
 from papaya_pool.process import Seat
@@ -64,6 +65,10 @@ class Keeper:
         if fd >= 0:
             with contextlib.suppress(OSError), socket.socket(fileno=fd) as conn:
                 conn.shutdown(socket.SHUT_RDWR)
+        if session.token and session.state != sb.CLAIMED:
+            taken = session.taken_before + session.lines_taken
+            name = records.name_hash(session.name)
+            self._board.remember(session.token, name, taken, time.time_ns() // 1_000_000)
         session.state = sb.FREE
 
     def free_claimed(self) -> None:

@@ -13,6 +13,7 @@ Not here: who may use which name, and what a seq belongs to.
 """
 
 import functools
+import hashlib
 import re
 import time
 import unicodedata
@@ -70,6 +71,16 @@ def folded(name: str) -> str:
     """The form in which two names are compared."""
     nfc = unicodedata.normalize("NFC", name)
     return unicodedata.normalize("NFC", nfc.casefold())
+
+
+def same_name(one: str, other: str) -> bool:
+    return one == other or folded(one) == folded(other)
+
+
+def name_hash(name: str) -> int:
+    """64 bits by which names that compare equal are known again."""
+    digest = hashlib.blake2b(folded(name).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 # --- from the wire -------------------------------------------------------------------

@@ -33,6 +33,7 @@ PAGE = 4096
 # --- words of the head ---------------------------------------------------------------
 (H_MAGIC, H_WORKERS, H_SESSIONS, H_RING, H_STARTED_MS, H_INCARNATIONS, H_PORT) = range(7)
 H_N, H_HOLDER, H_REFUSED = 8, 9, 10  # the disk did not take the last append
+H_TOKENS = 11  # how many tokens were remembered in all
 H_TRIPLE = 16  # and 24: (seq, tail, time_ms), each in a cache line of its own
 H_MOVED_TO, H_LOG_ID, H_MOVED_FROM = 256, 320, 384  # texts: byte offsets
 
@@ -61,10 +62,15 @@ ROLES = ("acceptor", "syncer", "supervisor")
 S_CHECK_N, S_CHECK = 19, 20  # S_CHECK and S_CHECK + 2: (offset, written)
 (S_SINCE_MS, S_INPUT_MS, S_MOVES, S_CPU_NS, S_MESSAGES) = range(24, 29)
 (S_DEATHS, S_DEATH_TAKEN, S_ALONE, S_BYTES_OUT, S_LAG) = range(29, 34)
-S_IN_STEP, S_DELTA = 34, 35
+S_IN_STEP, S_DELTA, S_TAKEN_BEFORE = 34, 35, 36
 SESSION_WORDS = 80
 NAME_AT, ADDRESS_AT, TOKEN_AT, PREAMBLE_AT = 320, 384, 448, 480
 PREAMBLE_BYTES = SESSION_WORDS * 8 - PREAMBLE_AT
+
+# --- a remembered token: 32 hex digits, then three words ---
+TOKEN_BYTES = 56
+_TOKEN = struct.Struct("=32sQQQ")  # token, name, lines taken, when it was forgotten
+TOKEN_LIFE_MS = 600_000
 
 FREE, CLAIMED, LIVE, CLOSING = range(4)
 NATIVE, CLASSIC = range(2)
@@ -151,6 +157,7 @@ class SessionSlot:
     cpu_ns, messages = _word(S_CPU_NS), _word(S_MESSAGES)
     deaths, death_taken, alone = _word(S_DEATHS), _word(S_DEATH_TAKEN), _word(S_ALONE)
     bytes_out, lag = _word(S_BYTES_OUT), _word(S_LAG)
+    taken_before = _word(S_TAKEN_BEFORE)
 
     def __init__(
         self, words: memoryview, octets: memoryview, base: int, number: int
@@ -236,6 +243,7 @@ class Scoreboard:
         self.ring_bytes = self.words[H_RING]
         self._next_slot = 0  # where this process looks for a free one
         self._sessions_at = (PAGE + _processes_bytes(self.worker_count)) // 8
+        self._tokens_at = self._sessions_at * 8 + self.session_count * SESSION_WORDS * 8
         self._rings_at = _rings_at(self.worker_count, self.session_count)
         processes = self.worker_count + len(ROLES)
         self.processes = [self._process(n) for n in range(processes)]
@@ -322,6 +330,35 @@ class Scoreboard:
         self.words[H_INCARNATIONS] += 1
         return self.words[H_INCARNATIONS]
 
+    # --- tokens: how many lines of a session were dealt with, after it is gone ---
+
+    def remember(self, token: bytes, name: int, taken: int, now_ms: int) -> None:
+        """Note what a session with a token came to.  Supervisor only, before it frees.
+
+        The table holds twice as many as there are slots; the oldest is forgotten.
+        """
+        at = self.words[H_TOKENS] % (2 * self.session_count)
+        entry = (token, name, taken, now_ms + TOKEN_LIFE_MS)
+        _TOKEN.pack_into(self.octets, self._tokens_at + at * TOKEN_BYTES, *entry)
+        self.words[H_TOKENS] += 1
+
+    def recall(self, token: bytes, name: int, now_ms: int) -> int | None:
+        """How many lines of a remembered token were dealt with; None if it is unknown."""
+        table = self.octets[self._tokens_at :][: 2 * self.session_count * TOKEN_BYTES]
+        found: int | None = None  # of several entries the last, which has the most
+        at, raw = -1, bytes(table)
+        while (at := raw.find(token, at + 1)) >= 0:
+            _, of_name, taken, forgotten_ms = _TOKEN.unpack_from(raw, at)
+            if at % TOKEN_BYTES == 0 and of_name == name and forgotten_ms > now_ms:
+                found = max(found or 0, taken)
+        return found
+
+    def inherit_tokens(self, old: Self) -> None:
+        """Know what another pool's block remembers."""
+        for at in range(min(old.words[H_TOKENS], 2 * old.session_count)):
+            entry = _TOKEN.unpack_from(old.octets, old._tokens_at + at * TOKEN_BYTES)
+            self.remember(entry[0], entry[1], entry[2], entry[3] - TOKEN_LIFE_MS)
+
     # --- slots ---
 
     def _process(self, number: int) -> ProcessSlot:
@@ -381,7 +418,8 @@ def _processes_bytes(workers: int) -> int:
 
 
 def _rings_at(workers: int, sessions: int) -> int:
-    end = PAGE + _processes_bytes(workers) + sessions * SESSION_WORDS * 8
+    each = SESSION_WORDS * 8 + 2 * TOKEN_BYTES
+    end = PAGE + _processes_bytes(workers) + sessions * each
     return -(-end // PAGE) * PAGE
 
 

@@ -36,7 +36,7 @@ _PATIENCE_S = 10.0
 _WORDS = (
     "dialect written_before start history_end input_read input_taken lines_taken "
     "written since_ms input_ms moves cpu_ns messages deaths death_taken alone "
-    "ending bytes_out"
+    "ending bytes_out taken_before"
 ).split()
 
 
@@ -123,6 +123,7 @@ def move_head(old: sb.Scoreboard, new: sb.Scoreboard, log: chatlog.ChatLog) -> b
         commit.settle(old, log, head)
         old.words[sb.H_HOLDER] = 0
     new.log_id, new.moved_from = old.log_id, old.name
+    new.inherit_tokens(old)
     new.publish(*head)
     old.moved_to = new.name
     log.unlock()

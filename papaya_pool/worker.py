@@ -179,7 +179,7 @@ class Worker:
         for prepared in batch:
             member = prepared.session
             member.slot.input_ms = now_ms
-            member.fault = prepared.fault
+            member.fault = member.fault or prepared.fault
         for member in fed:
             if member.fault:
                 self._end(member)
@@ -387,6 +387,8 @@ class Worker:
         for message in handoff.receive_all(self._inbox)[0]:
             if message.kind == Kind.HANDOFF and message.fd >= 0:
                 self.take_seat(message.slot, message.generation, message.fd)
+            elif message.kind == Kind.SUPERSEDE:
+                self._supersede(message)
 
     def _obey(self) -> None:
         messages, gone = handoff.receive_all(self._control)
@@ -405,11 +407,25 @@ class Worker:
             self._next_tick = 0.0
 
     def _kick(self, message: Message) -> None:
-        for member in list(self._sessions.values()):
+        member = self._member(message)
+        if member:
+            code = message.text.decode("ascii", "replace")
+            member.fault = errors.SessionFault(code, "by the administrator")
+            self._fed[member.fd] = member  # its whole lines first
+
+    def _supersede(self, message: Message) -> None:
+        """Nothing more of this connection counts, once its whole lines are appended."""
+        member = self._member(message)
+        if member:
+            member.eof = member.broken = True
+            self._delivery.leave(member)
+            self._fed[member.fd] = member
+
+    def _member(self, message: Message) -> Session | None:
+        for member in self._sessions.values():
             if (member.number, member.generation) == (message.slot, message.generation):
-                code = message.text.decode("ascii", "replace")
-                member.fault = errors.SessionFault(code, "by the administrator")
-                self._end(member)
+                return None if member.fd in self._ending else member
+        return None
 
     def _is_over(self) -> bool:
         """Whether an orphan has nothing left to do."""

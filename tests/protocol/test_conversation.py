@@ -145,12 +145,23 @@ def test_a_line_that_is_no_hello_is_a_syntax_error(line):
     assert refusal(new_login().feed(line + b"\n")) == "syntax"
 
 
-@pytest.mark.parametrize("word", [b"PAPAYA/2-WHO", b"PAPAYA/2-LOG"])
-def test_a_question_is_not_answered_yet(word):
-    line = b" ".join([word, b"alice", NONCE])
-    assert new_login().feed(line + b"\n") == [
-        Refuse("syntax", "not answered by this server yet")
-    ]
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        (b"PAPAYA/2-WHO alice " + NONCE, ("who", 0, 0)),
+        (b"PAPAYA/2-LOG alice " + NONCE + b" from=3 to=9", ("log", 3, 9)),
+    ],
+)
+def test_a_question_is_proved_like_a_login(line, asked):
+    login = new_login()
+    admit = login.feed(whole_login(line))[-1]
+    assert (admit.question, admit.first, admit.to) == asked
+
+
+@pytest.mark.parametrize("options", [b"", b" from=1", b" to=1", b" since=1", b" from=x to=2"])
+def test_a_question_for_the_log_wants_both_ends(options):
+    line = b"PAPAYA/2-LOG alice " + NONCE + options
+    assert refusal(new_login().feed(line + b"\n")) == "syntax"
 
 
 @pytest.mark.parametrize(

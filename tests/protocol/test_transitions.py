@@ -22,7 +22,6 @@ ROWS = {
     (State.HELLO, Event.ILL_SAID): (b"PAPAYA/2 alice\n", True),
     (State.HELLO, Event.ILL_ASKED): (hello("alice", b"since=x") + b"\n", True),
     (State.HELLO, Event.BAD_NAME): (hello("a:b") + b"\n", True),
-    (State.HELLO, Event.QUESTION): (b"PAPAYA/2-LOG alice " + NONCE + b"\n", True),
     (State.PROOF, Event.LONG): (hello() + b"\n" + b"0" * 513, True),
     (State.PROOF, Event.RIGHT): (whole_login(hello()), True),
     (State.PROOF, Event.WRONG): (hello() + b"\n\n", True),

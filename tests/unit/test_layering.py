@@ -24,7 +24,9 @@ FLOORS = [
     {  # one member's connection; what every process does first; asking; new code
         *{"session", "process", "control", "upgrade", "logbook"},
     },
-    {"commit", "delivery", "client", "clientele", "pulse"},  # many sessions at once; the other side
+    {  # many sessions at once; the other side
+        *{"commit", "delivery", "answers", "client", "clientele", "pulse"},
+    },
     {"takeover", "office", "sampler"},  # between pools; what administrators ask
     {"acceptor", "worker", "syncer", "keeper"},  # one process's loop; whose sessions
     {"supervisor", "watch"},
@@ -62,11 +64,11 @@ KEYS = {
         *{"__main__", "top", "chat", "ctl", "client"},
     },
     "socket.SCM_RIGHTS": {"handoff"},
-    "os._exit": {"supervisor"},
+    "os._exit": {"supervisor", "__main__"},
     "os.eventfd": {"latch"},
     "os.fork": {"supervisor"},
     "os.kill": {"supervisor", "office", "takeover"},
-    "os.sendfile": {"session", "delivery"},
+    "os.sendfile": {"answers", "delivery"},
     "os.wait": {"supervisor"},
     "os.waitid": {"supervisor"},
     "os.waitpid": {"supervisor", "takeover"},

@@ -62,9 +62,9 @@ def test_fields_of_a_process_slot_do_not_overlap():
 
 
 def test_fields_of_the_head_do_not_overlap():
-    words = constants("H_", but={"H_TRIPLE", "H_MOVED_TO", "H_LOG_ID", "H_BOOT_ID"})
+    words = constants("H_", but={"H_TRIPLE", "H_MOVED_TO", "H_LOG_ID", "H_MOVED_FROM"})
     triples = [("one", sb.H_TRIPLE), ("other", sb.H_TRIPLE + 8)]
-    texts = [("moved", sb.H_MOVED_TO, 64), ("log", sb.H_LOG_ID, 16), ("boot", sb.H_BOOT_ID, 36)]
+    texts = [("moved", sb.H_MOVED_TO, 64), ("log", sb.H_LOG_ID, 16), ("from", sb.H_MOVED_FROM, 64)]
     fields = spans(words, triples, texts)
     assert overlaps(fields) == []
     assert max(max(field) for field in fields.values()) < sb.PAGE
