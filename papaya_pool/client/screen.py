@@ -8,6 +8,7 @@ Order:   everything that is ready is handled, then the screen is drawn once: at
 Failure: `run` gives the terminal back before it returns or raises.
 """
 
+import collections
 import os
 import selectors
 import signal
@@ -23,6 +24,14 @@ from papaya_pool.client import member, paint, terminal, view
 FRAME_S = 1 / 25
 INPUT, READ_SIZE = 0, 1 << 16
 WHO_AGAIN_S = 60.0  # asked again when something arrives, never by a clock
+
+
+def who_is_here(names: list[str]) -> str:
+    """A name once, and how often it is here; of very many the first hundred."""
+    counts = sorted(collections.Counter(names).items())
+    words = [name if count == 1 else f"{name} ({count})" for name, count in counts]
+    more = f" and {len(words) - 100} more" if len(words) > 100 else ""
+    return f"{len(names)} here: {', '.join(words[:100])}{more}"
 
 
 class ScreenMode:
@@ -238,9 +247,7 @@ class ScreenMode:
         else:
             self._view.here(asking.names())
             if self._asked_for_who:
-                here = sorted(asking.names())
-                more = f" and {len(here) - 100} more" if len(here) > 100 else ""
-                self._view.note(f"{len(here)} here: " + ", ".join(here[:100]) + more)
+                self._view.note(who_is_here(asking.names()))
         self._asked_for_who = False
 
     # --- what the person does --------------------------------------------------------
