@@ -268,11 +268,11 @@ def moved(step, behind):
 
 
 SIZES = [
-    {"sessions": (0, 1), "lines": (1, 1), "kills": 3},
-    {"sessions": (0, 1), "lines": (2, 1), "kills": 2},
+    {"sessions": (0, 1), "lines": (1, 1), "kills": 2},
+    {"sessions": (0, 1), "lines": (2, 1), "kills": 1},
     {"sessions": (0, 0), "lines": (1, 1), "kills": 3},
     {"sessions": (0, 0, 1), "lines": (1, 1, 1), "kills": 1},
-    {"sessions": (0, 1), "lines": (1, 1), "kills": 2, "full": 1},
+    {"sessions": (0, 1), "lines": (1, 1), "kills": 1, "full": 1},
 ]
 LONG = [
     {"sessions": (0, 1), "lines": (2, 2), "kills": 3},
