@@ -223,8 +223,13 @@ class Member:
         return [Down(reason, delay)]
 
     def drained(self) -> bool:
-        """The server closed after our half-close: is everything dealt with?"""
-        return self.outbox.pending_count == 0 and self.outbox.settled
+        """The server closed after our half-close: is everything dealt with, and seen?
+
+        `taken` can say that a line is in the log before it has come back; then it is
+        at or below `head`.
+        """
+        dealt_with = self.outbox.pending_count == 0 and self.outbox.settled
+        return dealt_with and self.position >= self.head
 
     def leaving(self) -> Over:
         """Everything was dealt with."""

@@ -139,6 +139,19 @@ def test_joining_resets_the_back_off():
     assert who.lost("gone", 0.0, 1.0)[0].delay_s < slow
 
 
+def test_what_the_server_has_taken_must_still_be_seen():
+    who = made()
+    who.take(link.Joined(0, LOG, None))
+    who.outbox.say(b"hi")
+    who.unsent()
+    who.lost("gone", 0.0, 0.0)
+    who.take(link.Joined(1, LOG, 1))
+    assert who.outbox.pending_count == 0
+    assert not who.drained()
+    who.take(link.Lines([line(1, "ann", "hi")]))
+    assert who.drained()
+
+
 def test_classic_gives_up_what_was_under_way_and_says_so():
     who = made(classic=True)
     who.take(link.Joined(0, "classic", None))
