@@ -146,6 +146,7 @@ class Pool:
         self._launch = {"settings": settings or {}, "limits": limits or {}, "seam": seam}
         self._armed = self.state_dir.with_name(f"{self.state_dir.name}.armed")
         self._starts = 0
+        self._before = []  # the pids of supervisors before this one
         self._blocks_before = set()
         self.start(ready=ready)
 
@@ -156,7 +157,8 @@ class Pool:
         assert self.process is None
         self._starts += 1
         self.state_dir.parent.mkdir(parents=True, exist_ok=True)
-        self._blocks_before = blocks()
+        if not self._before:
+            self._blocks_before = blocks()
         self._out = self.state_dir.with_name(f"{self.state_dir.name}.out{self._starts}")
         self._err = self.state_dir.with_name(f"{self.state_dir.name}.err{self._starts}")
         with open(self._out, "wb") as out, open(self._err, "wb") as err:
@@ -188,6 +190,18 @@ class Pool:
     def _ready(self):
         return self.stdout.endswith("\n")
 
+    def take_over(self, ready=True):
+        """Start the next supervisor, beside what the dead one left running."""
+        assert self.process.poll() is not None
+        assert not self.surprises(), self.stderr
+        self._before.append(self.pid)
+        self.process = None
+        self.start(ready)
+
+    def orphans(self):
+        """{pid: comm} of the processes of supervisors that are dead."""
+        return {pid: comm for old in self._before for pid, comm in in_session(old).items()}
+
     def send_signal(self, number):
         self.process.send_signal(number)
 
@@ -204,11 +218,14 @@ class Pool:
 
     def check_clean(self):
         """After its end: no process, no block, no word that nobody expected."""
-        until(lambda: not in_session(self.pid) or in_session(self.pid).clear(), 2.0)
-        new = blocks() - self._blocks_before
-        assert not unmapped(new), f"left in /dev/shm: {unmapped(new)}"
+        until(lambda: not any(self._left().values()), 2.0)
+        # Other pools on this machine come and go: theirs are mapped, or gone soon.
+        until(lambda: not unmapped(blocks() - self._blocks_before), 2.0)
         assert not self.surprises(), self.stderr
         self.process = None
+
+    def _left(self):
+        return {pid: in_session(pid) for pid in (*self._before, self.pid)}
 
     def tear_down(self):
         """Whatever state it is in: gone afterwards, and clean, or the test fails."""
@@ -224,11 +241,13 @@ class Pool:
                 self.end()
 
     def end(self):
-        """kill -9 for all of it, by the id of its session and no other."""
-        if in_session(self.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        """kill -9 for all of it, by the ids of its sessions and no other."""
+        for pid, left in self._left().items():
+            if left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
         self.process.wait()
+        until(lambda: not any(self._left().values()))
         for name in unmapped(blocks() - self._blocks_before):
             (SHM / name).unlink(missing_ok=True)
         self.process = None
@@ -355,6 +374,19 @@ class Pool:
                 stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 ticks += int(stat[11]) + int(stat[12])
         return ticks / os.sysconf("SC_CLK_TCK")
+
+    def ctl(self, *words):
+        """papaya-ctl: (exit code, what it says)."""
+        done = subprocess.run(
+            [sys.executable, "-m", "papaya_pool.ctl", "--state-dir", str(self.state_dir)]
+            + [str(word) for word in words],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=40,
+            check=False,
+        )
+        return done.returncode, (done.stdout + done.stderr).decode()
 
     # --- its members ---
 
