@@ -22,6 +22,7 @@ from collections import Counter
 FAULTS = ("lost", "doubled", "torn", "out of order")
 RENDERED_LIMIT = 4095  # bytes of a classic line; its terminator is one more
 _EXAMPLES = 4  # of a kind
+_NEARBY = 1 << 16  # where a wrong line is looked for
 _LINE = re.compile(
     rb"([1-9][0-9]*)\t(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)\t([^\t\n]+)\t([^\n]+)"
 )
@@ -196,7 +197,7 @@ class NativeStream:
         expected = self._log.bytes_at(self.at, len(data))
         if expected != data:
             self.broken = True
-            _explain(self._faults, self._who, data, expected)
+            _explain(self._faults, self._who, data, expected, self.at, self._log.bytes_at)
             return
         self.at += len(data)
         self.deliveries += data.count(b"\n")
@@ -236,7 +237,9 @@ class ClassicStream:
         expected = self._log.rendered_at(self.at, len(data))
         if expected != data:
             self.broken = True
-            _explain(self._faults, self._who, data, expected)
+            _explain(
+                self._faults, self._who, data, expected, self.at, self._log.rendered_at
+            )
             return
         self.at += len(data)
         self.deliveries += data.count(b"\n")
@@ -266,21 +269,26 @@ class ClassicStream:
         return self._log.rendered - self.at if self.at is not None else -1
 
 
-def _explain(faults, who, data, expected):
-    """Name the first difference between what came and what should have."""
-    at = next(
+def _explain(faults, who, data, expected, at, read):
+    """Name the first difference between what came at `at` and what should have.
+
+    `read` reads the right stream; where in it the first wrong line stands, if it
+    does, tells what happened.
+    """
+    same = next(
         (n for n, (a, b) in enumerate(zip(data, expected, strict=False)) if a != b),
         min(len(data), len(expected)),
     )
-    begin = data.rfind(b"\n", 0, at) + 1
-    came, wanted = data[begin : begin + 120], expected[begin : begin + 120]
-    first = came.partition(b"\n")[0]
-    if not wanted:
-        kind = "doubled"  # more than the log has
-    elif first and first in expected[at:]:
-        kind = "lost"  # it comes later
-    elif first and first in expected[:begin]:
-        kind = "doubled"
+    first_at = max(0, at - _NEARBY)
+    nearby = read(first_at, 2 * _NEARBY + len(data))
+    came = nearby[: at - first_at] + data  # all that came lately
+    wrong = at - first_at + same
+    begin = came.rfind(b"\n", 0, wrong) + 1
+    line = came[begin : came.find(b"\n", wrong) + 1]
+    found = (b"\n" + nearby).find(b"\n" + line) if line else -1
+    if not nearby[wrong:]:
+        kind = "doubled"  # more than there is
     else:
-        kind = "torn"
-    faults.add(kind, f"{who} got {came!r} and not {wanted!r}")
+        kind = "torn" if found < 0 else "doubled" if found < begin else "lost"
+    wanted = nearby[begin : begin + 120]
+    faults.add(kind, f"{who} got {came[begin : begin + 120]!r} and not {wanted!r}")
