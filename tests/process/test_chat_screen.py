@@ -326,7 +326,7 @@ def test_other_terminals_work_too(server, start, term):
     terminal.shows("ann  hi")
 
 
-@pytest.mark.parametrize("locale", ["C", "POSIX", "nonsense", ""])
+@pytest.mark.parametrize("locale", ["C", "nonsense"])
 def test_without_a_locale_it_speaks_utf_8_all_the_same(server, start, locale):
     server.say("bob", "日本 → é.")
     terminal = start(LC_ALL=locale)
