@@ -176,6 +176,18 @@ def test_a_cut_connection_loses_and_doubles_nothing(server, chat):
     assert [line[18:] for line in lines if " ann  " in line] == said
 
 
+def test_reconnect_makes_a_new_connection_and_keeps_the_screen(server, chat):
+    chat.type("before\r")
+    chat.shows("20:00        ann  before")
+    chat.type("half/reconnect\x01")  # a line that is being typed is no command
+    chat.type("\x15\x0b/reconnect\r")
+    until(lambda: sum("PAPAYA/2 ann" in line for line in server.logins) == 2)
+    assert "since=1" in server.logins[-1] or "since=1" in server.logins[-2]
+    chat.type("after\r")
+    lines = chat.shows("20:00        ann  after")
+    assert sum("ann  before" in line for line in lines) == 1
+
+
 HOSTILE = [
     "\x1b[2J\x1b[1;1Howned",
     "\x1b]0;title\x07\x1bc",
