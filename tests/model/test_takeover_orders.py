@@ -42,7 +42,7 @@ class State(NamedTuple):
 def model(
     kills=1, lines=(1, 1), old_workers=1,
     marks=True, copies_first=True, locks=True, opens_late=True, looks_at_inode=True,
-    newest_first=True, adopts_first=True, honest=True, guards_head=True, asks_who_was_named=True,
+    newest_first=True, adopts_first=True, honest=True, asks_who_was_named=True,
 ):  # fmt: skip
     members = range(len(lines))
     blocks = kills + 2
@@ -109,7 +109,7 @@ def model(
         return s.heads[w.block] is READS_EMPTY
 
     def has_head(s, w):
-        return s.heads[w.block] is not READS_EMPTY or not guards_head
+        return s.heads[w.block] is not READS_EMPTY
 
     def hand_over(s, me, w, who):
         if w.inbox:
@@ -240,7 +240,6 @@ WRONG = [
     {"copies_first": False},
     {"locks": False, "kills": 0},
     {"opens_late": False, "newest_first": False, "honest": False},
-    {"opens_late": False, "newest_first": False, "guards_head": False},
     {"looks_at_inode": False},
     {"newest_first": False},
     {"adopts_first": False},
