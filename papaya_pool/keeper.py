@@ -38,9 +38,9 @@ class Keeper:
         self._board, self._inboxes = board, inboxes
         self._living = living  # the incarnations that were not seen dead
         self._kept: dict[int, tuple[int, int]] = {}  # by slot: generation, dup
-        self._inodes: set[int] = set()  # of adopted sessions' sockets
+        self._adopted: set[int] = set()  # inodes of the sockets from an old pool
         self.unsure = False  # whether some inbox was full: look() again soon
-        self._adopted: Counter[int] = Counter()  # by worker
+        self._given: Counter[int] = Counter()  # by worker: adopted sessions
 
     # --- keeping and freeing ---
 
@@ -186,25 +186,26 @@ class Keeper:
         False if nobody can serve it now.  Before there is an acceptor: only one may
         claim slots.  Raises ValueError for a record that cannot be understood.
         """
-        serving = self._serving()
-        if self._has(fd):  # its old worker had no answer from our predecessor
+        inode = os.fstat(fd).st_ino
+        if inode in self._adopted:  # its old worker had no answer from our predecessor
             os.close(fd)
             return True
+        serving = self._serving()
         session = self._board.claim() if serving else None
         if session is None:
             os.close(fd)
             return False
-        takeover.unpack(record, session, self._board)
+        try:
+            takeover.unpack(record, session, self._board)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            session.state = sb.FREE
+            os.close(fd)
+            raise
+        self._adopted.add(inode)
         self._kept[session.number] = session.generation, fd
-        worker = min(serving, key=lambda slot: self._adopted[slot.number])
-        self._adopted[worker.number] += 1
+        worker = min(serving, key=lambda slot: self._given[slot.number])
+        self._given[worker.number] += 1
         session.owner = worker.incarnation
         session.state = sb.LIVE
         self._send(session)
         return True
-
-    def _has(self, fd: int) -> bool:
-        inode = os.fstat(fd).st_ino
-        known = inode in self._inodes
-        self._inodes.add(inode)
-        return known

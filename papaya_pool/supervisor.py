@@ -438,7 +438,7 @@ class Supervisor:
                     gone = True
                     break
                 self._desk.answer(fd, answer)
-        except (ValueError, LookupError, TypeError, RecursionError) as err:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
             process.log_line(
                 self.board.supervisor, event="not-understood", error=repr(err)[:200]
             )
@@ -584,8 +584,9 @@ class Supervisor:
         for child in self._forked.values():
             child.join()
         self._desk.close()
-        for old in self._old:
-            takeover.end(old)
+        if self._owns_log or self._stop_at is not None:
+            for old in self._old:  # else they chat on, as if we had not come
+                takeover.end(old)
         if self._owns_log:
             self.keeper.free_all()
             with contextlib.suppress(errors.LogCorrupt):
