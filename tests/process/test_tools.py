@@ -21,7 +21,10 @@ import judge  # noqa: E402
 import load  # noqa: E402
 
 PROGRAMS = ["chaos", "bench", "load.py", "dumplog.py", "dumpboard.py", "torn.py"]
-PARTS = ["check", "load.c", "reference.c", "asyncio_chat.py", "judge.py", "wire.py", "proc.py"]
+PARTS = [
+    "check", "load.c", "reference.c", "asyncio_chat.py",
+    "stage.py", "crowd.py", "judge.py", "wire.py", "proc.py",
+]  # fmt: skip
 
 only_linux = pytest.mark.skipif(PORTABLE, reason="a dead worker's members do reconnect")
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
