@@ -76,7 +76,7 @@ def _client(
 
 
 def lag_of(worker: sb.ProcessSlot, written_lag: int, head: sb.Head) -> int:
-    """What is published and not sent: as written down, or as the worker itself is behind.
+    """What is published and not sent: as written down, or as its worker is behind.
 
     The second is what shows of a worker that hangs.
     """
@@ -128,7 +128,7 @@ def unacked(pid: int, port: int) -> dict[str, int] | None:
 
 
 def _address(field: str) -> str:
-    """`0100007F:A371`, words in the machine's order, as the listener writes addresses."""
+    """`0100007F:A371`, words in the machine's order, as the listener writes it."""
     digits, _, port = field.partition(":")
     octets = bytes.fromhex(digits)
     words = struct.unpack(f">{len(octets) // 4}I", octets)

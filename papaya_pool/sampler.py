@@ -86,6 +86,7 @@ class Snapshot(NamedTuple):
     uptime_s: float
     head_seq: int
     log_bytes: int
+    log_refused: bool  # the disk did not take the last append: senders wait
     max_clients: int
     processes: tuple[Process, ...]
     clients: tuple[clientele.Client, ...]
@@ -113,7 +114,7 @@ class Sampler:
         self._board = self._look()
 
     def sample(self, *, whole: bool = False, unacked: bool = False) -> Snapshot:
-        """One look.  `whole`: also what is read in turns; `unacked`: a look at /proc/net.
+        """One look.  `whole`: also what is read in turns; `unacked`: /proc/net too.
 
         Raises NoPool and NotPermitted: the pool may have gone, or be another's now.
         """
@@ -126,7 +127,11 @@ class Sampler:
         if unacked and (whole or not self._unacked or self._round % COSTLY_ROUNDS == 0):
             pid = next((slot.pid for slot in board.processes if slot.pid), 0)
             self._unacked = clientele.unacked(pid, board.words[sb.H_PORT])
-        head, now_s, now_ms = board.head(), time.monotonic(), time.time_ns() // 1_000_000
+        head, now_s, now_ms = (
+            board.head(),
+            time.monotonic(),
+            time.time_ns() // 1_000_000,
+        )
         processes = tuple(
             self._process(slot, head, now_s, now_ms, whole, hidden)
             for slot in board.processes
@@ -142,6 +147,7 @@ class Sampler:
             uptime_s=_since(board.words[sb.H_STARTED_MS], now_ms) or 0.0,
             head_seq=head.seq,
             log_bytes=head.tail,
+            log_refused=bool(board.words[sb.H_REFUSED]),
             max_clients=board.session_count,
             processes=processes,
             clients=tuple(clientele.clients(board, head, now_ms, self._unacked)),
@@ -149,7 +155,7 @@ class Sampler:
         )
 
     def past(self, steps: int, step_s: int) -> list[tuple[int, int]]:
-        """(time, newest seq then) at the ends of the last steps, as the log remembers."""
+        """(time, newest seq then) at the ends of the last steps, as the log says."""
         now_ms = time.time_ns() // 1_000_000
         last = now_ms // (1000 * step_s)
         ends_ms = [1000 * step_s * step for step in range(last - steps, last + 1)]
@@ -175,7 +181,9 @@ class Sampler:
         except PermissionError as err:
             raise NotPermitted(f"{sb.SHM}/{name}: {err.strerror}") from err
         except (OSError, ValueError) as err:
-            raise NoPool(f"no pool in {self._room.dir}: its scoreboard is gone") from err
+            raise NoPool(
+                f"no pool in {self._room.dir}: its scoreboard is gone"
+            ) from err
 
     # --- one process ---
 
@@ -200,7 +208,9 @@ class Sampler:
             costly = self._costly.get(pid, _HIDDEN) if seen.alive else _HIDDEN
         return Process(
             slot=slot.number,
-            role="worker" if is_worker else sb.ROLES[slot.number - self._board.worker_count],
+            role="worker"
+            if is_worker
+            else sb.ROLES[slot.number - self._board.worker_count],
             pid=pid,
             generation=slot.generation,
             state=_state(slot, pid, seen, deadline_s),
@@ -213,7 +223,9 @@ class Sampler:
             bytes_in=slot.bytes_in,
             deliveries=slot.deliveries,
             bytes_out=slot.bytes_out,
-            lag_bytes=clientele.lag_of(slot, slot.lag, head) if is_worker and slot.sessions else 0,
+            lag_bytes=clientele.lag_of(slot, slot.lag, head)
+            if is_worker and slot.sessions
+            else 0,
             lock_wait_s=slot.lock_ns / 1e9,
             moves_in=slot.moves_in,
             moves_out=slot.moves_out,
@@ -272,7 +284,7 @@ _HIDDEN = _Costly(None, None, None, None)
 
 
 def _costly(process: psutil.Process | None, hidden: set[str]) -> _Costly:
-    """Memory that is shared out fairly, and open descriptors: only the owner's to see."""
+    """Memory that is shared out fairly, and open descriptors: for its owner."""
     if process is None:
         return _HIDDEN
     rss = pss = uss = descriptors = None

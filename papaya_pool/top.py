@@ -18,11 +18,11 @@ from pathlib import Path
 
 from papaya_pool import __version__, control, errors
 from papaya_pool.room import Room
-from papaya_pool.sampler import Sampler, Snapshot
+from papaya_pool.sampler import Sampler
 from papaya_pool.settings import Parser, find_state_dir, number
 from papaya_pool.watch import report
 from papaya_pool.watch.columns import CLIENTS, PROCESSES
-from papaya_pool.watch.figures import figures
+from papaya_pool.watch.figures import Looks
 from papaya_pool.watch.view import View
 
 DELAY_S = 1.0
@@ -76,26 +76,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(sampler: Sampler, given: argparse.Namespace, view: View) -> int:
     delay_s = given.delay or (DELAY_S if given.batch else ONCE_DELAY_S)
     left = given.count if given.batch else 1
-    wants_rates = not given.prometheus
-    before: Snapshot | None = sampler.sample(whole=True) if wants_rates else None
-    due = time.monotonic()
-    while left is None or left > 0:
+    # A name may have characters that this locale has not.
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    looks, due = Looks(), time.monotonic()
+    # Counters need no window: what Prometheus asks for is there at once.
+    if not given.prometheus:
+        looks.add(sampler.sample(whole=True))
         due += delay_s
-        if wants_rates or before is not None:
-            time.sleep(max(0.0, due - time.monotonic()))
+    while left is None or left > 0:
+        time.sleep(max(0.0, due - time.monotonic()))
+        due += delay_s
         now = sampler.sample(whole=True, unacked=given.json or view.on_clients)
         if given.prometheus:
             text = report.prometheus(now)
         elif given.json:
-            text = report.as_json(figures(before, now))
+            text = report.as_json(looks.add(now))
         else:
-            text = report.table(figures(before, now), view, _width())
-        # A name may have characters that this locale has not.
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-        separate = given.batch and before is not now and not (given.json or given.prometheus)
-        sys.stdout.write(text + ("\n" if separate else ""))
+            text = report.table(looks.add(now), view, _width())
+            text += "\n" if given.batch else ""
+        sys.stdout.write(text)
         sys.stdout.flush()
-        before = now
         left = None if left is None else left - 1
     return errors.EX_OK
 
@@ -111,7 +111,11 @@ def _width() -> int:
 
 
 def _show(
-    parser: Parser, sampler: Sampler, given: argparse.Namespace, view: View, state_dir: Path
+    parser: Parser,
+    sampler: Sampler,
+    given: argparse.Namespace,
+    view: View,
+    state_dir: Path,
 ) -> int:
     import curses  # not on every machine, and scripts do without
 
@@ -121,10 +125,16 @@ def _show(
         parser.error("this is no terminal: --once, --batch or --json")
     try:
         return screen.show(
-            sampler, view, given.delay or DELAY_S, lambda words: _act(state_dir, words), os.environ
+            sampler,
+            view,
+            given.delay or DELAY_S,
+            lambda words: _act(state_dir, words),
+            os.environ,
         )
     except curses.error as err:
-        parser.error(f"this terminal cannot show a screen ({err}): --once, --batch or --json")
+        parser.error(
+            f"this terminal cannot show a screen ({err}): --once, --batch or --json"
+        )
 
 
 def _act(state_dir: Path, words: list[str]) -> str:
@@ -142,7 +152,9 @@ def _act(state_dir: Path, words: list[str]) -> str:
 
 
 def _view(parser: Parser, given: argparse.Namespace) -> View:
-    view = View(readonly=given.readonly, on_clients=given.clients, filter=given.filter or "")
+    view = View(
+        readonly=given.readonly, on_clients=given.clients, filter=given.filter or ""
+    )
     if given.count is not None and not given.batch:
         parser.error("-n is for --batch")
     if given.sort:
@@ -156,9 +168,16 @@ def _view(parser: Parser, given: argparse.Namespace) -> View:
 def _seconds(text: str) -> float:
     whole, _, rest = text.partition(".")
     digits = whole + rest
-    if digits.isascii() and digits.isdigit() and len(digits) < 9 and 0.1 <= float(text) <= 3600:
+    if (
+        digits.isascii()
+        and digits.isdigit()
+        and len(digits) < 9
+        and 0.1 <= float(text) <= 3600
+    ):
         return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 to 3600")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no number of seconds from 0.1 to 3600"
+    )
 
 
 def _parser() -> Parser:
@@ -171,20 +190,36 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--version", action="version", version=f"%(prog)s {__version__}")
-    add("--state-dir", metavar="DIR", help="the pool's (default: as papaya-pool finds it)")
+    add(
+        "--state-dir",
+        metavar="DIR",
+        help="the pool's (default: as papaya-pool finds it)",
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--once", action="store_true", help="print one table and leave")
-    mode.add_argument("--batch", "-b", action="store_true", help="print a table every -d seconds")
+    mode.add_argument(
+        "--batch", "-b", action="store_true", help="print a table every -d seconds"
+    )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one object a line instead of a table")
-    form.add_argument("--prometheus", action="store_true", help="Prometheus' text exposition")
-    add("-n", dest="count", metavar="N", type=number(1, 10**9), help="so many, with --batch")
+    form.add_argument(
+        "--json", action="store_true", help="one object a line instead of a table"
+    )
+    form.add_argument(
+        "--prometheus", action="store_true", help="Prometheus' text exposition"
+    )
+    add(
+        "-n",
+        dest="count",
+        metavar="N",
+        type=number(1, 10**9),
+        help="so many, with --batch",
+    )
     add(
         "-d",
         "--delay",
         metavar="SECONDS",
         type=_seconds,
-        help=f"between two looks (default: {DELAY_S:g}; {ONCE_DELAY_S:g} with --once and --json)",
+        help=f"between two looks (default: {DELAY_S:g}; at once {ONCE_DELAY_S:g})",
     )
     add("--clients", action="store_true", help="begin with the clients")
     add(
@@ -193,7 +228,11 @@ def _parser() -> Parser:
         help=f"of workers: {', '.join(c.title for c in PROCESSES)}; "
         f"of clients: {', '.join(c.title for c in CLIENTS)}".replace("%", "%%"),
     )
-    add("--filter", metavar="TEXT", help="only rows with this in name, address, role or state")
+    add(
+        "--filter",
+        metavar="TEXT",
+        help="only rows with this in name, address, role or state",
+    )
     add("--readonly", action="store_true", help="no drain and no kick")
     return parser
 

@@ -4,7 +4,9 @@ Format:  every figure fits its column, however large: short() and its like never
          give more than five characters.  Names and addresses are cut.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from papaya_pool.client import cells
@@ -16,23 +18,24 @@ class Column(NamedTuple):
     title: str
     width: int
     rank: int  # the highest goes first when the screen is too narrow
+    value: Callable[[Any], Any]  # of a row; None is unknown, and sorts last
     show: Callable[[Any], str]
-    sort: Callable[[Any], Any]  # None sorts last
-    is_text: bool = False  # to the left, and sorts upwards
+    is_text: bool = False  # stands to the left, and may be cut
+    rises: bool = False  # sorts the least first, as texts do
     most: int = 0  # it may grow so far to hold what is in it
 
 
 # --- figures in five characters ------------------------------------------------------
 
 
-def short(figure: float | None) -> str:
+def short(figure: float) -> str:
     """1234 -> 1234, 12345 -> 12.3k, 1234567 -> 1.23M"""
-    return UNKNOWN if figure is None else _scaled(figure, 10000, 1000, "kMGTPE")
+    return _scaled(figure, 10000, 1000, "kMGTPE")
 
 
-def size(size_bytes: float | None) -> str:
+def size(size_bytes: float) -> str:
     """2000 -> 2000, 5000 -> 4.9K, 12345678 -> 11.8M"""
-    return UNKNOWN if size_bytes is None else _scaled(size_bytes, 10000, 1024, "KMGTPE")
+    return _scaled(size_bytes, 10000, 1024, "KMGTPE")
 
 
 def _scaled(figure: float, plain_below: int, base: int, units: str) -> str:
@@ -49,96 +52,90 @@ def _scaled(figure: float, plain_below: int, base: int, units: str) -> str:
     return "huge"
 
 
-def percent(share: float | None) -> str:
-    if share is None:
-        return UNKNOWN
+def percent(share: float) -> str:
     return f"{share:.1f}" if share < 999.95 else short(share)
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float) -> str:
     """7s, 3m12, 2h05, 4d03, 812d"""
-    if seconds is None:
-        return UNKNOWN
     whole = int(seconds)
     if whole < 60:
         return f"{whole}s"
-    for step, most, name in ((60, 3600, "m"), (3600, 86400, "h"), (86400, 8640000, "d")):
-        if whole < most:
-            smaller = {"m": 1, "h": 60, "d": 3600}[name]
-            return f"{whole // step}{name}{whole % step // smaller:02}"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}"
+    if whole < 8640000:
+        return f"{whole // 86400}d{whole % 86400 // 3600:02}"
     return f"{min(whole // 86400, 9999)}d"
 
 
-def _deadline(process: Any) -> str:
-    if process.deadline_s is None or not process.pid:
-        return UNKNOWN
-    if process.waiting:
+def until(seconds: float) -> str:
+    """4.9s, or how long ago it should have been: -12s"""
+    if seconds == math.inf:
         return "lock"
-    if process.deadline_s < 0:
-        return f"-{duration(-process.deadline_s)}"
-    return f"{process.deadline_s:.1f}s" if process.deadline_s < 100 else duration(process.deadline_s)
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    return f"{seconds:.1f}s" if seconds < 99.95 else duration(seconds)
 
 
-def _kilo(bytes_per_s: float | None) -> str:
-    return short(None if bytes_per_s is None else bytes_per_s / 1000)
-
-
-def _if_there(show: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Of an empty slot only what outlives its process is shown."""
-    return lambda row: show(row) if row.now.pid else UNKNOWN
-
-
-def _if_worker(show: Callable[[Any], str]) -> Callable[[Any], str]:
-    return lambda row: show(row) if row.now.role == "worker" else UNKNOWN
+def kilo(bytes_per_s: float) -> str:
+    return short(bytes_per_s / 1000)
 
 
 # --- the tables ----------------------------------------------------------------------
 
+
+def _of_worker(name: str) -> Callable[[Any], Any]:
+    """A figure that only workers have."""
+    value = attrgetter(name)
+    return lambda row: value(row) if row.now.role == "worker" else None
+
+
+def _deadline(row: Any) -> float | None:
+    """None: it promised nothing; endless while it waits for the log's lock."""
+    if row.now.deadline_s is None or not row.now.pid:
+        return None
+    return math.inf if row.now.waiting else float(row.now.deadline_s)
+
+
 PROCESSES: tuple[Column, ...] = (
-    Column("SLOT", 4, 0, lambda r: str(r.now.slot), lambda r: -r.now.slot),
-    Column("ROLE", 10, 7, lambda r: r.now.role, lambda r: r.now.role, True),
-    Column("PID", 3, 10, _if_there(lambda r: str(r.now.pid)), lambda r: r.now.pid, False, 10),
-    Column("GEN", 3, 17, lambda r: short(r.now.generation), lambda r: r.now.generation),
-    Column("STATE", 8, 1, lambda r: r.now.state, lambda r: r.now.state, True),
-    Column("CPU%", 5, 2, lambda r: percent(r.cpu_percent), lambda r: r.cpu_percent),
-    Column("PSS", 5, 5, lambda r: size(r.now.pss_bytes), lambda r: r.now.pss_bytes),
-    Column("USS", 5, 13, lambda r: size(r.now.uss_bytes), lambda r: r.now.uss_bytes),
-    Column("SESS", 5, 4, _if_worker(lambda r: short(r.now.sessions)), lambda r: r.now.sessions),
-    Column("IN/S", 5, 8, _if_worker(lambda r: short(r.messages_per_s)), lambda r: r.messages_per_s),
-    Column("OUT/S", 5, 6, _if_worker(lambda r: short(r.deliveries_per_s)), lambda r: r.deliveries_per_s),
-    Column("kB/S", 5, 12, _if_worker(lambda r: _kilo(r.bytes_per_s)), lambda r: r.bytes_per_s),
-    Column("LAG", 5, 3, _if_worker(lambda r: size(r.now.lag_bytes)), lambda r: r.now.lag_bytes),
-    Column("CTXSW/S", 7, 15, lambda r: short(r.switches_per_s), lambda r: r.switches_per_s),
-    Column("FDS", 4, 16, lambda r: short(r.now.descriptors), lambda r: r.now.descriptors),
-    Column("RESPAWNS", 8, 11, lambda r: short(r.now.respawns), lambda r: r.now.respawns),
-    Column("AGE", 5, 14, lambda r: duration(r.now.age_s), lambda r: r.now.age_s),
-    Column("DEADLINE", 8, 9, lambda r: _deadline(r.now), lambda r: -(r.now.deadline_s or 0)),
-    Column("RSS", 5, 18, lambda r: size(r.now.rss_bytes), lambda r: r.now.rss_bytes),
+    Column("SLOT", 4, 0, attrgetter("now.slot"), str, rises=True),
+    Column("ROLE", 10, 7, attrgetter("now.role"), str, is_text=True),
+    Column("PID", 3, 10, lambda row: row.now.pid or None, str, most=10),
+    Column("GEN", 3, 17, attrgetter("now.generation"), short),
+    Column("STATE", 8, 1, attrgetter("now.state"), str, is_text=True),
+    Column("CPU%", 5, 2, attrgetter("cpu_percent"), percent),
+    Column("PSS", 5, 5, attrgetter("now.pss_bytes"), size),
+    Column("USS", 5, 13, attrgetter("now.uss_bytes"), size),
+    Column("SESS", 5, 4, _of_worker("now.sessions"), short),
+    Column("IN/S", 5, 8, _of_worker("messages_per_s"), short),
+    Column("OUT/S", 5, 6, _of_worker("deliveries_per_s"), short),
+    Column("kB/S", 5, 12, _of_worker("bytes_per_s"), kilo),
+    Column("LAG", 5, 3, _of_worker("now.lag_bytes"), size),
+    Column("CTXSW/S", 7, 15, attrgetter("switches_per_s"), short),
+    Column("FDS", 4, 16, attrgetter("now.descriptors"), short),
+    Column("RESPAWNS", 8, 11, attrgetter("now.respawns"), short),
+    Column("AGE", 5, 14, attrgetter("now.age_s"), duration),
+    Column("DEADLINE", 8, 9, _deadline, until, rises=True),
+    Column("RSS", 5, 18, attrgetter("now.rss_bytes"), size),
 )
 
 CLIENTS: tuple[Column, ...] = (
-    Column("NAME", 8, 0, lambda r: r.now.name, lambda r: r.now.name.casefold(), True, 24),
-    Column("ADDR", 11, 10, lambda r: r.now.address, lambda r: r.now.address, True, 47),
-    Column("DIALECT", 7, 12, lambda r: r.now.dialect, lambda r: r.now.dialect, True),
-    Column("WORKER", 6, 6, lambda r: _worker(r.now), lambda r: _by_worker(r.now)),
-    Column("IN/S", 5, 4, lambda r: short(r.messages_per_s), lambda r: r.messages_per_s),
-    Column("OUT/S", 5, 5, lambda r: short(r.deliveries_per_s), lambda r: r.deliveries_per_s),
-    Column("kB/S", 5, 7, lambda r: _kilo(r.bytes_per_s), lambda r: r.bytes_per_s),
-    Column("LAG", 5, 1, lambda r: size(r.now.lag_bytes), lambda r: r.now.lag_bytes),
-    Column("UNACKED", 7, 9, lambda r: size(r.now.unacked_bytes), lambda r: r.now.unacked_bytes),
-    Column("CPU-MS/S", 8, 3, lambda r: short(r.cpu_ms_per_s), lambda r: r.cpu_ms_per_s),
-    Column("IDLE", 5, 2, lambda r: duration(r.now.idle_s), lambda r: r.now.idle_s),
-    Column("AGE", 5, 8, lambda r: duration(r.now.age_s), lambda r: r.now.age_s),
-    Column("MOVES", 5, 11, lambda r: short(r.now.moves), lambda r: r.now.moves),
+    Column("NAME", 8, 0, attrgetter("now.name"), str, is_text=True, most=24),
+    Column("ADDR", 11, 10, attrgetter("now.address"), str, is_text=True, most=47),
+    Column("DIALECT", 7, 12, attrgetter("now.dialect"), str, is_text=True),
+    Column("WORKER", 6, 6, attrgetter("now.worker"), str, rises=True),
+    Column("IN/S", 5, 4, attrgetter("messages_per_s"), short),
+    Column("OUT/S", 5, 5, attrgetter("deliveries_per_s"), short),
+    Column("kB/S", 5, 7, attrgetter("bytes_per_s"), kilo),
+    Column("LAG", 5, 1, attrgetter("now.lag_bytes"), size),
+    Column("UNACKED", 7, 9, attrgetter("now.unacked_bytes"), size),
+    Column("CPU-MS/S", 8, 3, attrgetter("cpu_ms_per_s"), short),
+    Column("IDLE", 5, 2, attrgetter("now.idle_s"), duration),
+    Column("AGE", 5, 8, attrgetter("now.age_s"), duration),
+    Column("MOVES", 5, 11, attrgetter("now.moves"), short),
 )
-
-
-def _worker(client: Any) -> str:
-    return UNKNOWN if client.worker is None else str(client.worker)
-
-
-def _by_worker(client: Any) -> int | None:
-    return None if client.worker is None else -client.worker
 
 
 # --- which of them, how wide ---------------------------------------------------------
@@ -152,7 +149,11 @@ class Placed(NamedTuple):
 
 
 def fit(
-    columns: Sequence[Column], rows: Sequence[Any], room: int, shift: int, sorted_by: str
+    columns: Sequence[Column],
+    rows: Sequence[Any],
+    room: int,
+    shift: int,
+    sorted_by: str,
 ) -> list[Placed]:
     """The columns that fit into `room`, each with the width that it gets.
 
@@ -160,7 +161,8 @@ def fit(
     """
     # A name can be cut, a number cannot.
     columns = [
-        c if c.is_text or not c.most else c._replace(width=_longest(c, rows)) for c in columns
+        c if c.is_text or not c.most else c._replace(width=_longest(c, rows))
+        for c in columns
     ]
     first, *others = columns
     wanted = [first, *others[max(0, shift - 1) :]]
@@ -199,14 +201,30 @@ def last_shift(columns: Sequence[Column], room: int) -> int:
     return len(columns) - 1
 
 
+def known(show: Callable[[Any], str], value: Any) -> str:
+    """A figure as text, also where there is none."""
+    return UNKNOWN if value is None else show(value)
+
+
 def shown(column: Column, row: Any) -> str:
     """A cell's text.  A member's name may hold anything that a terminal would obey."""
-    text = column.show(row)
+    text = known(column.show, column.value(row))
     return text if text.isascii() and text.isprintable() else cells.harmless(text)
 
 
-def padded(text: str, width: int, *, is_text: bool) -> str:
-    """Exactly `width` columns of a terminal, which are not characters."""
-    text = cells.cut(text, width)
-    gap = " " * (width - cells.columns(text))
-    return text + gap if is_text else gap + text
+def padded(text: str, placed: Placed) -> str:
+    """Exactly as many columns of a terminal, which are not characters, as it has."""
+    text = cells.cut(text, placed.width)
+    gap = " " * (placed.width - cells.columns(text))
+    return text + gap if placed.column.is_text else gap + text
+
+
+def order(column: Column, rows: Sequence[Any], *, inverted: bool = False) -> list[Any]:
+    """Sorted by a column; what has no figure comes last, whichever way."""
+    value = column.value
+    there = [row for row in rows if value(row) is not None]
+    if column.is_text:
+        there.sort(key=lambda row: value(row).casefold(), reverse=inverted)
+    else:
+        there.sort(key=value, reverse=column.rises == inverted)
+    return there + [row for row in rows if value(row) is None]

@@ -12,6 +12,7 @@ from papaya_pool.sampler import Process, Snapshot
 
 CELL_S = 5  # what one cell of the sparkline stands for
 CELLS = 60
+SLOW_S = 5.0  # over which a client's CPU time is averaged
 
 
 class ProcessRow(NamedTuple):
@@ -56,19 +57,49 @@ class Figures(NamedTuple):
     lock_wait: float | None  # seconds waited for the log's lock a second, by all
 
 
-def figures(before: Snapshot | None, now: Snapshot) -> Figures:
-    """What happened between two looks.  `before` is None at the first."""
-    if before is not None and before.log_id + str(before.port) != now.log_id + str(now.port):
-        before = None  # another pool's
+class Looks:
+    """The looks of the last seconds, and what each new one makes with them."""
+
+    def __init__(self) -> None:
+        self._looks: deque[Snapshot] = deque()
+
+    def add(self, now: Snapshot) -> Figures:
+        looks = self._looks
+        if looks and not _is_later(looks[-1], now):
+            looks.clear()
+        while len(looks) > 1 and now.at_s - looks[0].at_s > SLOW_S:
+            looks.popleft()
+        made = figures(looks[-1] if looks else None, now, looks[0] if looks else None)
+        looks.append(now)
+        return made
+
+    @property
+    def newest(self) -> Snapshot | None:
+        return self._looks[-1] if self._looks else None
+
+
+def _is_later(before: Snapshot, now: Snapshot) -> bool:
+    """Whether both are looks at the same pool."""
+    same = (before.log_id, before.port) == (now.log_id, now.port)
+    return same and before.at_s < now.at_s
+
+
+def figures(
+    before: Snapshot | None, now: Snapshot, long_before: Snapshot | None = None
+) -> Figures:
+    """What happened between two looks.  `before` is None at the first.
+
+    `long_before` is for what is written only once a second: in a window that short
+    it would be there twice or not at all.
+    """
     window_s = now.at_s - before.at_s if before else 0.0
-    if window_s <= 0:
-        before, window_s = None, 0.0
     earlier = {p.slot: p for p in before.processes} if before else {}
     rows = [_process_row(earlier.get(p.slot), p, window_s) for p in now.processes]
     mean_line = _mean_line(before, now)
     known = {(c.session, c.generation): c for c in before.clients} if before else {}
+    costs = _costs(long_before, now)
     clients = [
-        _client_row(known.get((c.session, c.generation)), c, window_s, mean_line)
+        _client_row(known.get((c.session, c.generation)), c, window_s, mean_line, costs)
         for c in now.clients
     ]
     waited = [
@@ -81,7 +112,9 @@ def figures(before: Snapshot | None, now: Snapshot) -> Figures:
         window_s=window_s,
         processes=rows,
         clients=clients,
-        messages_per_s=_rate(before.head_seq, now.head_seq, window_s) if before else None,
+        messages_per_s=_rate(before.head_seq, now.head_seq, window_s)
+        if before
+        else None,
         deliveries_per_s=_total([row.deliveries_per_s for row in rows]),
         bytes_per_s=_total([row.bytes_per_s for row in rows]),
         lock_wait=_total(waited),
@@ -106,18 +139,39 @@ def _process_row(before: Process | None, now: Process, window_s: float) -> Proce
 
 
 def _client_row(
-    before: Client | None, now: Client, window_s: float, mean_line: float
+    before: Client | None,
+    now: Client,
+    window_s: float,
+    mean_line: float,
+    costs: dict[tuple[int, int], float],
 ) -> ClientRow:
+    cpu = costs.get((now.session, now.generation))
     if before is None:
-        return ClientRow(now, None, None, None, None)
+        return ClientRow(now, None, None, None, cpu)
     sent = _rate(before.bytes_out, now.bytes_out, window_s)
     return ClientRow(
         now,
         messages_per_s=_rate(before.messages_in, now.messages_in, window_s),
         deliveries_per_s=sent / mean_line if mean_line else 0.0,
         bytes_per_s=sent,
-        cpu_ms_per_s=1000 * _rate(before.cpu_s, now.cpu_s, window_s),
+        cpu_ms_per_s=cpu,
     )
+
+
+def _costs(before: Snapshot | None, now: Snapshot) -> dict[tuple[int, int], float]:
+    """CPU-ms a second, by session; since it came where the window is too short."""
+    window_s = now.at_s - before.at_s if before else 0.0
+    known: dict[tuple[int, int], float] = {}
+    if before and window_s >= SLOW_S / 2:
+        known = {(c.session, c.generation): c.cpu_s for c in before.clients}
+    costs = {}
+    for c in now.clients:
+        key = c.session, c.generation
+        if key in known:
+            costs[key] = 1000 * _rate(known[key], c.cpu_s, window_s)
+        elif c.age_s >= 1:
+            costs[key] = 1000 * c.cpu_s / c.age_s
+    return costs
 
 
 def _mean_line(before: Snapshot | None, now: Snapshot) -> float:
@@ -134,7 +188,9 @@ def _rate(before: float, now: float, window_s: float) -> float:
     return max(0.0, now - before) / window_s
 
 
-def _known_rate(before: float | None, now: float | None, window_s: float) -> float | None:
+def _known_rate(
+    before: float | None, now: float | None, window_s: float
+) -> float | None:
     if before is None or now is None:
         return None
     return _rate(before, now, window_s)

@@ -12,7 +12,7 @@ from typing import Any
 from papaya_pool.client import cells
 from papaya_pool.sampler import Snapshot
 from papaya_pool.watch import columns
-from papaya_pool.watch.columns import Placed, short, size
+from papaya_pool.watch.columns import Placed, known, short, size
 from papaya_pool.watch.figures import CELL_S, ClientRow, Figures
 from papaya_pool.watch.view import View
 
@@ -22,15 +22,20 @@ Line = list[Span]
 # Styles are names here; screen.py knows what they look like.
 STATE_STYLES = {
     "serving": "", "empty": "dim", "starting": "dim", "draining": "warn",
-    "drained": "warn", "stopping": "warn", "frozen": "warn", "late": "bad", "dead": "bad",
+    "drained": "warn", "stopping": "warn", "frozen": "warn", "late": "bad",
+    "dead": "bad",
 }  # fmt: skip
 BEHIND_BYTES = 1 << 16  # a client's lag that is more than what is on its way to it
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "_.-=oO#@"
 
-HINTS = "F1 help  c clients/workers  / filter  Space tag  d drain  k kick  p pause  q quit"
-READONLY_HINTS = "F1 help  c clients/workers  / filter  Space tag  p pause  q quit  (readonly)"
+HINTS = (
+    "F1 help  c clients/workers  / filter  Space tag  d drain  k kick  p pause  q quit"
+)
+READONLY_HINTS = (
+    "F1 help  c clients/workers  / filter  Space tag  p pause  q quit  (readonly)"
+)
 
 HELP = """\
 papaya-top: what a pool and its members cost, without asking them.
@@ -54,7 +59,7 @@ from members, OUT/S to members; LAG bytes that the hindmost member has not been
 sent; DEADLINE when the supervisor will take it for hung; lock: it waits for the
 log.  late: past its deadline; frozen: stopped by a signal; dead: not reaped yet.
 Clients: UNACKED bytes sent and not acknowledged; CPU-MS/S what it costs its
-worker; IDLE since it last said something; MOVES from worker to worker."""
+worker, over 5 s; IDLE since it last said something; MOVES from worker to worker."""
 
 
 def paint(
@@ -108,7 +113,12 @@ def settle(view: View, rows: Sequence[Any], height: int, width: int) -> None:
 
 
 def header(
-    figures: Figures, rates: Sequence[float], view: View, height: int, width: int, unicode: bool
+    figures: Figures,
+    rates: Sequence[float],
+    view: View,
+    height: int,
+    width: int,
+    unicode: bool,
 ) -> list[Line]:
     """What is true of the pool as a whole, the most telling first."""
     now = figures.now
@@ -136,22 +146,33 @@ def _items(figures: Figures) -> list[Line]:
     items: list[Line] = []
     if now.hidden:
         items.append([(f"hidden from you: {' '.join(now.hidden)}", "warn")])
-    bad = [row.now for row in figures.processes if STATE_STYLES.get(row.now.state) == "bad"]
+    bad = [
+        row.now for row in figures.processes if STATE_STYLES.get(row.now.state) == "bad"
+    ]
     if bad:
-        names = " ".join(p.role if p.role != "worker" else f"w{p.slot}" for p in bad[:4])
+        names = " ".join(
+            p.role if p.role != "worker" else f"w{p.slot}" for p in bad[:4]
+        )
         more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
-        items.append([(f"{' and '.join(sorted({p.state for p in bad}))}: {names}{more}", "bad")])
+        items.append(
+            [(f"{' and '.join(sorted({p.state for p in bad}))}: {names}{more}", "bad")]
+        )
+    if now.log_refused:
+        items.append([("the disk takes no messages: senders wait", "bad")])
     lock = figures.lock_wait
     worst = now.worst_lag_bytes
     items += [
-        _item("in", f"{short(figures.messages_per_s)}/s"),
-        _item("out", f"{short(figures.deliveries_per_s)}/s"),
+        _item("in", f"{known(short, figures.messages_per_s)}/s"),
+        _item("out", f"{known(short, figures.deliveries_per_s)}/s"),
         _item("members", f"{len(now.clients)} of {now.max_clients}"),
         _item("worst lag", size(worst), "warn" if worst > BEHIND_BYTES else "value"),
-        _item("sent", f"{size(figures.bytes_per_s)}B/s"),
+        _item("sent", f"{known(size, figures.bytes_per_s)}B/s"),
         _item("head", str(now.head_seq)),
         _item("log", f"{size(now.log_bytes)}B"),
-        _item("lock wait", columns.UNKNOWN if lock is None else f"{1000 * lock:.0f} ms/s"),
+        _item(
+            "lock wait",
+            known("{:.0f} ms/s".format, None if lock is None else 1000 * lock),
+        ),
         _item("room", now.log_id),
     ]
     return items
@@ -193,7 +214,9 @@ def sparkline(rates: Sequence[float], unicode: bool = True) -> str:
     """A bar for each rate; nothing at all is a space."""
     bars, peak = _BARS if unicode else _ASCII_BARS, max(rates, default=0.0)
     steps = len(bars) - 1
-    return "".join(bars[round(rate / peak * steps)] if rate > 0 else " " for rate in rates)
+    return "".join(
+        bars[round(rate / peak * steps)] if rate > 0 else " " for rate in rates
+    )
 
 
 # --- the table -----------------------------------------------------------------------
@@ -201,11 +224,12 @@ def sparkline(rates: Sequence[float], unicode: bool = True) -> str:
 
 def _titles(view: View, placed: Sequence[Placed], width: int) -> Line:
     line: Line = []
-    for column, room in placed:
-        style = "sorted" if column.title == view.table.sort else "title"
+    for one in placed:
+        title = one.column.title
+        style = "sorted" if title == view.table.sort else "title"
         if line:
             line.append((" ", "title"))
-        line.append((columns.padded(column.title, room, is_text=column.is_text), style))
+        line.append((columns.padded(title, one), style))
     line.append((" " * max(0, width - _columns(line)), "title"))
     return line
 
@@ -216,10 +240,7 @@ def _table(
     table, lines = view.table, list[Line]()
     for at in range(table.first, min(table.first + height, len(rows))):
         row = rows[at]
-        shown = [
-            columns.padded(columns.shown(column, row), room, is_text=column.is_text)
-            for column, room in placed
-        ]
+        shown = [columns.padded(columns.shown(p.column, row), p) for p in placed]
         text = " ".join(shown)
         style = "cursor" if at == table.cursor else row_style(row)
         if row.key in table.tagged:
@@ -251,7 +272,11 @@ def _last_line(
         text = cells.cut(cells.harmless(view.question), max(0, width - len(tail)))
         return [(text, "ask"), (tail, "ask")]
     if view.typing:
-        return [("/", "ask"), (_end_of(cells.harmless(view.filter), width - 2), ""), ("_", "ask")]
+        return [
+            ("/", "ask"),
+            (_end_of(cells.harmless(view.filter), width - 2), ""),
+            ("_", "ask"),
+        ]
     if view.message:
         return [(cells.harmless(view.message), "warn")]
     if view.help:
@@ -263,7 +288,11 @@ def _last_line(
     if figures is None:
         right = ""
     left = cells.cut(left, max(0, width - len(right) - 1))
-    return [(left, "dim"), (" " * (width - cells.columns(left) - len(right)), ""), (right, "dim")]
+    return [
+        (left, "dim"),
+        (" " * (width - cells.columns(left) - len(right)), ""),
+        (right, "dim"),
+    ]
 
 
 def _end_of(text: str, room: int) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from papaya_pool.client import cells
-from papaya_pool.clientele import Client
 from papaya_pool.sampler import Process, Snapshot
 from papaya_pool.watch import columns, paint
 from papaya_pool.watch.figures import ClientRow, Figures, ProcessRow
@@ -27,16 +26,17 @@ def table(figures: Figures, view: View, width: int) -> str:
     chosen = view.table
     # Nothing may be left out of what a script reads, unless it was asked to.
     placed = columns.fit(chosen.columns, rows, width, 0, chosen.sort)
-    header = paint.header(figures, [], view, 3, min(width, HEADER_COLUMNS), unicode=False)
+    header = paint.header(
+        figures, [], view, 3, min(width, HEADER_COLUMNS), unicode=False
+    )
     lines = paint.plain(header)
-    titles = [columns.padded(c.title, room, is_text=c.is_text) for c, room in placed]
-    lines.append(" ".join(titles))
+    lines.append(" ".join(columns.padded(p.column.title, p) for p in placed))
     for row in rows:
-        cells_ = [
-            columns.padded(columns.shown(c, row), room, is_text=c.is_text) for c, room in placed
-        ]
-        lines.append(" ".join(cells_))
-    return "".join(cells.cut(line, width).rstrip() + "\n" for line in lines if line.strip())
+        shown = [columns.padded(columns.shown(p.column, row), p) for p in placed]
+        lines.append(" ".join(shown))
+    return "".join(
+        cells.cut(line, width).rstrip() + "\n" for line in lines if line.strip()
+    )
 
 
 # --- JSON ----------------------------------------------------------------------------
@@ -64,6 +64,7 @@ def as_object(figures: Figures) -> dict[str, Any]:
         "bytes_in": sum(p.bytes_in for p in now.processes),
         "bytes_out": sum(p.bytes_out for p in now.processes),
         "log_bytes": now.log_bytes,
+        "log_refused": now.log_refused,
         "worst_lag_bytes": now.worst_lag_bytes,
         "lock_wait_s": sum(p.lock_wait_s for p in now.processes),
         "messages_per_s": _rounded(figures.messages_per_s),
@@ -141,31 +142,67 @@ def _rounded(figure: float | None) -> float | None:
 Metric = tuple[str, str, str, Callable[[Process], float | None]]
 
 _OF_POOL: tuple[tuple[str, str, str, Callable[[Snapshot], float]], ...] = (
-    ("head_seq", "counter", "Sequence number of the newest message", lambda s: s.head_seq),
+    (
+        "head_seq",
+        "counter",
+        "Sequence number of the newest message",
+        lambda s: s.head_seq,
+    ),
     ("log_bytes", "counter", "Published bytes in the log", lambda s: s.log_bytes),
+    (
+        "log_refused",
+        "gauge",
+        "1 while the disk takes no messages",
+        lambda s: s.log_refused,
+    ),
     ("members", "gauge", "Live sessions", lambda s: len(s.clients)),
-    ("members_limit", "gauge", "Sessions that there is room for", lambda s: s.max_clients),
-    ("worst_lag_bytes", "gauge", "How far the hindmost is behind", lambda s: s.worst_lag_bytes),
+    (
+        "members_limit",
+        "gauge",
+        "Sessions that there is room for",
+        lambda s: s.max_clients,
+    ),
+    (
+        "worst_lag_bytes",
+        "gauge",
+        "How far the hindmost is behind",
+        lambda s: s.worst_lag_bytes,
+    ),
     ("uptime_seconds", "gauge", "Since the pool's start", lambda s: s.uptime_s),
 )
 _OF_WORKER: tuple[Metric, ...] = (
-    ("messages_in_total", "counter", "Messages taken from members", lambda p: p.messages_in),
+    (
+        "messages_in_total",
+        "counter",
+        "Messages taken from members",
+        lambda p: p.messages_in,
+    ),
     ("deliveries_total", "counter", "Messages sent to members", lambda p: p.deliveries),
     ("bytes_in_total", "counter", "Bytes of lines taken", lambda p: p.bytes_in),
     ("bytes_out_total", "counter", "Bytes sent to members", lambda p: p.bytes_out),
-    ("lock_wait_seconds_total", "counter", "Waited for the log's lock", lambda p: p.lock_wait_s),
+    (
+        "lock_wait_seconds_total",
+        "counter",
+        "Waited for the log",
+        lambda p: p.lock_wait_s,
+    ),
     ("moves_in_total", "counter", "Sessions seated", lambda p: p.moves_in),
     ("moves_out_total", "counter", "Sessions handed on", lambda p: p.moves_out),
     ("sessions", "gauge", "Sessions served now", lambda p: p.sessions),
     ("lag_bytes", "gauge", "How far its hindmost is behind", lambda p: p.lag_bytes),
 )
 _OF_PROCESS: tuple[Metric, ...] = (
-    ("respawns_total", "counter", "Times the slot was filled again", lambda p: p.respawns),
+    (
+        "respawns_total",
+        "counter",
+        "Times the slot was filled again",
+        lambda p: p.respawns,
+    ),
     ("up", "gauge", "1 if it lives and is not late", lambda p: _is_up(p)),
     ("late", "gauge", "1 if it is past its deadline", lambda p: p.state == "late"),
-    ("pss_bytes", "gauge", "Memory, what is shared shared out", lambda p: p.pss_bytes),
+    ("pss_bytes", "gauge", "Memory, shared out", lambda p: p.pss_bytes),
     ("uss_bytes", "gauge", "Memory that nobody shares", lambda p: p.uss_bytes),
-    ("rss_bytes", "gauge", "Memory, what is shared in full", lambda p: p.rss_bytes),
+    ("rss_bytes", "gauge", "Memory, shared or not", lambda p: p.rss_bytes),
     ("fds", "gauge", "Open descriptors", lambda p: p.descriptors),
 )
 
@@ -199,12 +236,16 @@ def _exposition(now: Snapshot) -> Iterator[str]:
             for process in some:
                 value = of_process(process)
                 if value is not None:
-                    yield f"papaya_{prefix}_{name}{{{_labels(process)}}} {_value(value)}"
-    yield from _about("papaya_process_cpu_seconds_total", "counter", "CPU time of a process")
+                    labels = _labels(process)
+                    yield f"papaya_{prefix}_{name}{{{labels}}} {_value(value)}"
+    yield from _about(
+        "papaya_process_cpu_seconds_total", "counter", "CPU time of a process"
+    )
     for process in now.processes:
         if process.cpu_s is not None:
             labels = f'{_labels(process)},generation="{process.generation}"'
-            yield f"papaya_process_cpu_seconds_total{{{labels}}} {_value(process.cpu_s)}"
+            seconds = _value(process.cpu_s)
+            yield f"papaya_process_cpu_seconds_total{{{labels}}} {seconds}"
 
 
 def _about(name: str, kind: str, words: str) -> tuple[str, str]:

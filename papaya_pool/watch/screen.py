@@ -15,7 +15,7 @@ from papaya_pool import errors
 from papaya_pool.client import cells, terminal
 from papaya_pool.sampler import Sampler
 from papaya_pool.watch import paint, view
-from papaya_pool.watch.figures import CELL_S, CELLS, Figures, History, figures
+from papaya_pool.watch.figures import CELL_S, CELLS, Figures, History, Looks
 from papaya_pool.watch.view import Next, View
 
 Act = Callable[[list[str]], str]  # words to the pool's door -> what came of it
@@ -24,7 +24,8 @@ _NAMES = {
     curses.KEY_UP: "up", curses.KEY_DOWN: "down", curses.KEY_LEFT: "left",
     curses.KEY_RIGHT: "right", curses.KEY_PPAGE: "pageup", curses.KEY_NPAGE: "pagedown",
     curses.KEY_HOME: "home", curses.KEY_END: "end", curses.KEY_RESIZE: "resize",
-    curses.KEY_F1: "f1", curses.KEY_F4: "f4", curses.KEY_F9: "f9", curses.KEY_F10: "f10",
+    curses.KEY_F1: "f1", curses.KEY_F4: "f4", curses.KEY_F9: "f9",
+    curses.KEY_F10: "f10",
     curses.KEY_BACKSPACE: "backspace", curses.KEY_ENTER: "enter",
     "\x7f": "backspace", "\b": "backspace", "\n": "enter", "\r": "enter",
     "\x1b": "esc", "\t": "tab", "\x0c": "redraw",
@@ -35,7 +36,8 @@ _PLAIN = {
     "title": curses.A_REVERSE, "sorted": curses.A_REVERSE | curses.A_BOLD,
     "cursor": curses.A_REVERSE, "tagged": curses.A_BOLD | curses.A_UNDERLINE,
     "tagged-cursor": curses.A_REVERSE | curses.A_BOLD | curses.A_UNDERLINE,
-    "warn": curses.A_BOLD, "bad": curses.A_BOLD | curses.A_UNDERLINE, "ask": curses.A_REVERSE,
+    "warn": curses.A_BOLD, "bad": curses.A_BOLD | curses.A_UNDERLINE,
+    "ask": curses.A_REVERSE,
 }  # fmt: skip
 _COLOURED = {  # foreground, background, attribute
     "warn": (curses.COLOR_YELLOW, -1, 0),
@@ -50,8 +52,10 @@ _COLOURED = {  # foreground, background, attribute
 }
 
 
-def show(sampler: Sampler, chosen: View, delay_s: float, act: Act, env: Mapping[str, str]) -> int:
-    """Until the person quits; the exit code.  Raises curses.error without a terminal."""
+def show(
+    sampler: Sampler, chosen: View, delay_s: float, act: Act, env: Mapping[str, str]
+) -> int:
+    """Until the person quits; the exit code.  Raises curses.error."""
     encoding = terminal.choose_locale()
     curses.set_escdelay(25)
     screen = curses.initscr()
@@ -61,7 +65,9 @@ def show(sampler: Sampler, chosen: View, delay_s: float, act: Act, env: Mapping[
         screen.keypad(True)
         screen.idcok(False)  # lines are rewritten, not edited: every terminal can that
         curses.curs_set(0) if curses.tigetstr("civis") else None
-        return Screen(screen, sampler, chosen, delay_s, act, _styles(env), encoding).run()
+        return Screen(
+            screen, sampler, chosen, delay_s, act, _styles(env), encoding
+        ).run()
     except KeyboardInterrupt:
         return errors.EX_OK
     finally:
@@ -87,6 +93,7 @@ class Screen:
         self._history = History()
         for time_ms, seq in sampler.past(CELLS, CELL_S):
             self._history.note(time_ms, seq)
+        self._looks = Looks()
         self._figures: Figures | None = None
         self._rows: list[Any] = []
         self._drawn: list[paint.Line] = []
@@ -100,10 +107,14 @@ class Screen:
                 self._look()
                 # The first rates should not wait for a whole delay.
                 first = self._figures is not None and not self._figures.window_s
-                next_look = time.monotonic() + (min(0.3, self._delay_s) if first else self._delay_s)
+                next_look = time.monotonic() + (
+                    min(0.3, self._delay_s) if first else self._delay_s
+                )
             self._draw()
             pause_s = next_look - time.monotonic()
-            self._screen.timeout(-1 if self._view.paused else max(1, int(1000 * pause_s)))
+            self._screen.timeout(
+                -1 if self._view.paused else max(1, int(1000 * pause_s))
+            )
             then = self._press()
             if then is Next.QUIT:
                 return errors.EX_OK
@@ -122,10 +133,10 @@ class Screen:
             return
         if self._figures is None:
             self._view.message = ""
-        before = self._figures.now if self._figures else None
-        if before and now.at_s - before.at_s < 0.05:
+        before = self._looks.newest
+        if self._figures and before and now.at_s - before.at_s < 0.05:
             return  # a key was held down; so short a window tells nothing
-        self._figures = figures(before, now)
+        self._figures = self._looks.add(now)
         self._history.note(now.time_ms, now.head_seq)
 
     def _press(self) -> Next:
@@ -143,7 +154,11 @@ class Screen:
         if name == "resize":
             self._drawn = []
             self._screen.erase()
-        return view.press(self._view, name, self._rows) if isinstance(name, str) else Next.NOTHING
+        return (
+            view.press(self._view, name, self._rows)
+            if isinstance(name, str)
+            else Next.NOTHING
+        )
 
     def _swallow(self) -> bool:
         """Whether this is no Esc but a sequence that curses does not know; it is taken.

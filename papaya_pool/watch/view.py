@@ -68,19 +68,15 @@ class View:
         return self.clients if self.on_clients else self.processes
 
     def rows(self, figures: Figures) -> list[Any]:
-        """Filtered and sorted; what has no figure comes last, whichever way."""
+        """Filtered and sorted."""
         rows: Sequence[Row] = figures.clients if self.on_clients else figures.processes
         if self.filter:
             wanted = self.filter.casefold()
             rows = [row for row in rows if wanted in _searched(row)]
         table = self.table
         by = next(c for c in table.columns if c.title == table.sort)
-        known = [row for row in rows if by.sort(row) is not None]
-        unknown = [row for row in rows if by.sort(row) is None]
-        tie = table.columns[0]
-        known.sort(key=tie.sort, reverse=not tie.is_text)
-        known.sort(key=by.sort, reverse=by.is_text == table.inverted)
-        return known + unknown
+        rows = columns.order(table.columns[0], rows)  # where `by` cannot decide
+        return columns.order(by, rows, inverted=table.inverted)
 
     def settle(self, rows: Sequence[Any]) -> None:
         """Find the cursor's row again, and keep it on the screen."""

@@ -23,7 +23,9 @@ def top(state_dir, *args, check=0, **how):
     """Run papaya-top to its end: (what it printed, what it said on stderr)."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), **how.pop("env", {})}
     argv = [*TOP, "--state-dir", str(state_dir), *args]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, env=env, **how)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=30, env=env, **how
+    )
     assert done.returncode == check, done.stderr
     return done.stdout, done.stderr
 
@@ -45,7 +47,9 @@ def workers(figures):
 def test_members_messages_and_bytes_are_exactly_what_was_sent_and_received(pool):
     with contextlib.ExitStack() as stack:
         native = [stack.enter_context(pool.join(f"m{n}", since=0)) for n in range(5)]
-        classic = [stack.enter_context(pool.join_classic(name=f"c{n}")) for n in range(2)]
+        classic = [
+            stack.enter_context(pool.join_classic(name=f"c{n}")) for n in range(2)
+        ]
         until(lambda: pool.sessions() == 7)
         said = 0
         for n in range(20):
@@ -78,7 +82,9 @@ def test_members_messages_and_bytes_are_exactly_what_was_sent_and_received(pool)
             assert row["lag_bytes"] == 0
             login = len(member.ok) + 1 + len("PAPAYA/2 \n") + 32
             assert row["bytes_out"] == len(member.received) + login
-        assert len([row for row in figures["clients"] if row["dialect"] == "classic"]) == 2
+        assert (
+            len([row for row in figures["clients"] if row["dialect"] == "classic"]) == 2
+        )
 
 
 def test_a_member_that_reads_nothing_shows_its_lag_and_what_it_pins(pool):
@@ -111,7 +117,10 @@ def test_cpu_and_memory_are_what_psutil_says_over_the_same_window(pool):
             mine = psutil.Process(watching.pid)
             until(lambda: mine.num_ctx_switches().voluntary > 0)
             processes = [psutil.Process(pid) for pid in pool.worker_pids()]
-            before, begin = [sum(p.cpu_times()[:2]) for p in processes], time.monotonic()
+            before, begin = (
+                [sum(p.cpu_times()[:2]) for p in processes],
+                time.monotonic(),
+            )
             sent = 0
             while watching.poll() is None:
                 members[sent % 20].say(*["busy " * 20] * 20)
@@ -145,10 +154,14 @@ def test_counters_outlive_the_worker_that_counted(pool):
         assert after["messages_in"] == before["messages_in"] + 1 == 3
         assert after["deliveries"] == before["deliveries"] + 2 == 6
         assert [row["respawns"] for row in workers(after)] == [1, 1]
-        assert after["members"] == 2 and sum(row["moves"] for row in after["clients"]) >= 2
+        assert (
+            after["members"] == 2 and sum(row["moves"] for row in after["clients"]) >= 2
+        )
 
         def counters(text):
-            lines = [line.rpartition(" ") for line in text.splitlines() if line[0] != "#"]
+            lines = [
+                line.rpartition(" ") for line in text.splitlines() if line[0] != "#"
+            ]
             return {name: float(value) for name, _, value in lines if "_total" in name}
 
         later = counters(top(pool.state_dir, "--prometheus")[0])
@@ -159,7 +172,9 @@ def test_counters_outlive_the_worker_that_counted(pool):
 # --- when everything hangs -----------------------------------------------------------
 
 
-def test_with_every_process_stopped_it_answers_at_once_and_shows_who_is_late(start_pool):
+def test_with_every_process_stopped_it_answers_at_once_and_shows_who_is_late(
+    start_pool,
+):
     pool = start_pool(settings={"worker_deadline_s": 0.5})
     pool.expected = ["^Current thread", "^  File", "^$"]  # where they hung
     with pool.join("ann") as ann:
@@ -168,14 +183,18 @@ def test_with_every_process_stopped_it_answers_at_once_and_shows_who_is_late(sta
         # The supervisor too, or it would replace them.
         pids = [pool.kill("super", signal.SIGSTOP)]
         try:
-            pids += [pool.kill(role, signal.SIGSTOP) for role in ("w0", "w1", "acceptor")]
+            pids += [
+                pool.kill(role, signal.SIGSTOP) for role in ("w0", "w1", "acceptor")
+            ]
             slots = pool.board().processes[:3]
             until(lambda: all(s.deadline_ns < time.monotonic_ns() for s in slots))
             ann.say("nobody hears this")
             begin = time.monotonic()
             text, _ = top(pool.state_dir, "--once")
             assert time.monotonic() - begin < 1.0
-            rows = [line.split() for line in text.splitlines() if line[:4].strip().isdigit()]
+            rows = [
+                line.split() for line in text.splitlines() if line[:4].strip().isdigit()
+            ]
             assert [row[4] for row in rows[:3]] == ["late"] * 3
             assert rows[4][4] in ("frozen", "late")
             assert "late: w0 w1 acceptor" in text
@@ -225,7 +244,9 @@ def test_it_opens_nothing_of_the_pool_for_writing_and_connects_nowhere(pool, tmp
     )  # fmt: skip
     for line in trace.read_text().splitlines():
         assert not re.search(r"\b(unlink|connect|kill|ptrace)\w*\(", line), line
-        assert not re.search(r"O_RDWR|O_WRONLY|O_CREAT", line) or "/dev/null" in line, line
+        assert not re.search(r"O_RDWR|O_WRONLY|O_CREAT", line) or "/dev/null" in line, (
+            line
+        )
 
 
 @pytest.mark.parametrize("clients", [False, True])
@@ -328,7 +349,11 @@ def test_no_pool_there_is_one_line_and_69(tmp_path, mode):
     (tmp_path / "evil" / "scoreboard").write_text("../../etc/passwd\n")
     for where in ("nowhere", "file", "file/below", "st", "evil", "x" * 300):
         out, err = top(tmp_path / where, *mode, check=69)
-        assert out == "" and err.startswith("papaya-top: no pool in ") and err.count("\n") == 1
+        assert (
+            out == ""
+            and err.startswith("papaya-top: no pool in ")
+            and err.count("\n") == 1
+        )
 
 
 def test_a_pool_that_was_killed_is_no_pool(start_pool):
@@ -384,7 +409,9 @@ def test_what_permissions_hide_is_a_dash_and_is_said(somebody_else, start_pool):
         assert "hidden from you: FDS PSS USS" in text
         lines = [line.split() for line in text.splitlines()]
         titles = next(line for line in lines if line[0] == "SLOT")
-        shown = dict(zip(titles, next(line for line in lines if line[0] == "0"), strict=True))
+        shown = dict(
+            zip(titles, next(line for line in lines if line[0] == "0"), strict=True)
+        )
         assert shown["PSS"] == shown["USS"] == shown["FDS"] == "-"
         assert shown["CPU%"] != "-" and shown["RSS"] != "-" and shown["SESS"] != "-"
         figures = json.loads(top(pool.state_dir, "--json")[0])

@@ -24,7 +24,13 @@ def start(tmp_path):
             **{"LC_ALL": "C.UTF-8", "TZ": "UTC"},
             **env,
         }
-        argv = [sys.executable, "-m", "papaya_pool.top", "--state-dir", str(pool.state_dir)]
+        argv = [
+            sys.executable,
+            "-m",
+            "papaya_pool.top",
+            "--state-dir",
+            str(pool.state_dir),
+        ]
         terminal = Terminal([*argv, "-d", "0.2", *args], env, rows, columns)
         running.append(terminal)
         return terminal
@@ -43,7 +49,9 @@ def top(pool, start):
 
 def row(lines, begin):
     """The cells of the row that begins with those words."""
-    found = [line.split() for line in lines if line.split()[: len(begin)] == list(begin)]
+    found = [
+        line.split() for line in lines if line.split()[: len(begin)] == list(begin)
+    ]
     return found[0] if found else None
 
 
@@ -179,12 +187,19 @@ def test_a_frozen_worker_shows(pool, top):
     top.until(lambda lines: row(lines, ["1", "worker"])[3] == "serving")
 
 
-@pytest.mark.parametrize("size", [(5, 20), (1, 1), (2, 40), (24, 80), (50, 200), (3, 7)])
+@pytest.mark.parametrize(
+    "size", [(5, 20), (1, 1), (2, 40), (24, 80), (50, 200), (3, 7)]
+)
 def test_every_size_works_from_the_start_and_on_resize(pool, start, size):
     top = start(pool, rows=24, columns=100)
     top.shows("SLOT ROLE")
     top.resize(*size)
-    top.until(lambda lines: lines[0].startswith("papaya-top"[: size[1]]) or lines[0][:2] == "in"[: size[1]])
+    top.until(
+        lambda lines: (
+            lines[0].startswith("papaya-top"[: size[1]])
+            or lines[0][:2] == "in"[: size[1]]
+        )
+    )
     top.resize(24, 100)
     top.shows("SLOT ROLE")
     top.shows("F1 help")
@@ -204,7 +219,10 @@ def test_without_colour_nothing_is_coloured(pool, start):
         terminal = start(pool, **env)
         said = []
         feed = terminal.screen.feed
-        terminal.screen.feed = lambda text, feed=feed, said=said: (said.append(text), feed(text))
+        terminal.screen.feed = lambda text, feed=feed, said=said: (
+            said.append(text),
+            feed(text),
+        )
         terminal.shows("supervisor")
         coloured = re.search(r"\x1b\[[0-9;]*\b[34][0-9]\b[0-9;]*m", "".join(said))
         assert bool(coloured) is colours
@@ -222,7 +240,9 @@ def test_other_terminals_work_too(pool, start, term):
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "nonsense", ""])
 def test_without_a_locale_it_speaks_utf_8_all_the_same(pool, start, locale):
-    top = start(pool, "--clients", LC_ALL=locale, PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    top = start(
+        pool, "--clients", LC_ALL=locale, PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"
+    )
     with pool.join("日本"):
         top.until(lambda lines: row(lines, ["日本"]))
 

@@ -202,7 +202,9 @@ def test_the_newest_seq_at_any_time_is_found_by_bisecting(tmp_path, seed):
     log = tmp_path / "room.log"
     log.write_bytes(b"".join(lines) + b"not published, not even a li")
     tail = sum(map(len, lines))
-    wanted = sorted(chance.randrange(NOW_MS - 5000, times[-1] + 5000) for _ in range(50))
+    wanted = sorted(
+        chance.randrange(NOW_MS - 5000, times[-1] + 5000) for _ in range(50)
+    )
     wanted = sorted(wanted + times[:20])
     expected = [(t, sum(1 for one in times if one <= t)) for t in wanted]
     assert pulse.seqs_at(log, tail, wanted) == expected
