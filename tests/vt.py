@@ -202,7 +202,7 @@ class Terminal:
             self.screen.feed(self._decoder.decode(data))
         return True
 
-    def until(self, condition, within=5.0):
+    def until(self, condition, within=10.0):
         """Wait until the screen's lines fulfil the condition; returns them."""
         deadline = time.monotonic() + within
         while True:
@@ -214,10 +214,10 @@ class Terminal:
             assert going_on, f"the program has ended:\n{picture}"
             assert time.monotonic() < deadline, f"not shown:\n{picture}"
 
-    def shows(self, text, within=5.0):
+    def shows(self, text, within=10.0):
         return self.until(lambda lines: any(text in line for line in lines), within)
 
-    def ends(self, within=5.0):
+    def ends(self, within=10.0):
         """Its exit code."""
         deadline = time.monotonic() + within
         while self.exit_code is None:
