@@ -11,6 +11,7 @@ Failure: exit codes: 0; 2 a mistake on the command line; 69 no pool there; 77 th
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -86,7 +87,8 @@ def _report(sampler: Sampler, given: argparse.Namespace, view: View) -> int:
     while left is None or left > 0:
         time.sleep(max(0.0, due - time.monotonic()))
         due += delay_s
-        now = sampler.sample(whole=True, unacked=given.json or view.on_clients)
+        unacked = given.json or view.on_clients
+        now = sampler.sample(whole=not given.batch, unacked=unacked)
         if given.prometheus:
             text = report.prometheus(now)
         elif given.json:
@@ -123,6 +125,8 @@ def _show(
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         parser.error("this is no terminal: --once, --batch or --json")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     try:
         return screen.show(
             sampler,
@@ -135,6 +139,11 @@ def _show(
         parser.error(
             f"this terminal cannot show a screen ({err}): --once, --batch or --json"
         )
+
+
+def _leave(number: int, frame: object) -> None:
+    """Through every `finally`, so that the terminal is given back."""
+    raise SystemExit(128 + number)
 
 
 def _act(state_dir: Path, words: list[str]) -> str:

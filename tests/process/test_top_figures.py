@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from harness import ROOT, read_all, until
+from vt import Terminal
 
 TOP = [sys.executable, "-m", "papaya_pool.top"]
 
@@ -249,36 +250,26 @@ def test_it_opens_nothing_of_the_pool_for_writing_and_connects_nowhere(pool, tmp
         )
 
 
-@pytest.mark.parametrize("clients", [False, True])
-def test_a_thousand_members_are_watched_for_little(start_pool, clients):
+@pytest.mark.parametrize("how", [[], ["--clients"]])
+def test_a_thousand_members_are_watched_for_little(start_pool, how):
     pool = start_pool(workers=4)
-    how = ["--clients"] if clients else []
     with contextlib.ExitStack() as stack:
         for n in range(1000):
             stack.enter_context(pool.join(f"m{n}", last=0))
-        watching = subprocess.Popen(
-            [*TOP, "--state-dir", str(pool.state_dir), "--batch", "-d", "1", *how],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        with watching:
-            process = psutil.Process(watching.pid)
-
-            def tables(count):
-                seen = 0
-                while seen < count:
-                    seen += watching.stdout.readline().startswith(b"papaya-top")
-
-            tables(2)
-            begin, before = time.monotonic(), sum(process.cpu_times()[:2])
-            tables(5)
-            spent = sum(process.cpu_times()[:2]) - before
-            share = spent / (time.monotonic() - begin)
-            watching.terminate()
-            watching.stdout.read()
-        # At a terminal it is less than 3 % of a core; here every row is printed, and
-        # the machine does other things beside.
-        assert share < 0.06, f"{share:.1%} of a core"
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+        argv = [*TOP, "--state-dir", str(pool.state_dir), "-d", "1", *how]
+        screen = Terminal(argv, env, 30, 100)
+        stack.callback(screen.close)
+        screen.shows("members 1000 of", within=10)
+        process = psutil.Process(screen.pid)
+        begin, before = time.monotonic(), sum(process.cpu_times()[:2])
+        end = begin + 6
+        while time.monotonic() < end:
+            screen.read(0.2)
+        spent = sum(process.cpu_times()[:2]) - before
+        share = spent / (time.monotonic() - begin)
+        # Measured: 1.6 % and 2.0 % of a core; a busy machine makes it look like more.
+        assert share < 0.045, f"{share:.1%} of a core"
 
 
 # --- for scripts ---------------------------------------------------------------------

@@ -262,3 +262,28 @@ def test_leaving_gives_the_terminal_back(pool, start):
     top.type("q")
     assert top.ends() == 0
     assert 1049 not in top.screen.modes
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_the_terminal_back_too(pool, start, number):
+    top = start(pool)
+    top.shows("SLOT ROLE")
+    os.kill(top.pid, number)
+    assert top.ends() == 128 + number
+    assert 1049 not in top.screen.modes
+
+
+def test_an_upgrade_is_followed(pool, start):
+    top = start(pool)
+    top.shows("SLOT ROLE")
+    block = pool.block
+    with pool.join("ann") as ann:
+        top.shows("members 1 of")
+        pool.send_signal(signal.SIGUSR2)
+        until(lambda: pool.block != block, 10)
+        ann.say("hello")
+        ann.read_text("hello")
+        top.shows("head 1 ")
+        lines = top.shows("members 1 of")
+        top.until(lambda lines: row(lines, ["0", "worker"])[3] == "serving")
+        assert not any("dead" in line for line in lines)
