@@ -10,8 +10,6 @@ Format:  control.py.
 """
 
 import json
-import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -27,12 +25,18 @@ class Refused(Exception):
     """What was asked for cannot be."""
 
 
-class Managed(Protocol):
-    """What the office needs of the supervisor."""
+class Processes(Protocol):
+    """What the office needs of the crew."""
 
     board: sb.Scoreboard
     places: list[Place]
     controls: dict[int, socket.socket]
+
+    def kill(self, place: Place) -> None: ...
+
+
+class House(Protocol):
+    """What the office needs of the supervisor."""
 
     def open_door(self) -> None: ...
 
@@ -46,8 +50,8 @@ class Managed(Protocol):
 class Office:
     """The verbs of papaya-ctl that the supervisor carries out."""
 
-    def __init__(self, pool: Managed) -> None:
-        self._pool, self._board = pool, pool.board
+    def __init__(self, house: House, crew: Processes) -> None:
+        self._house, self._crew, self._board = house, crew, crew.board
         self._trial: upgrade.Trial | None = None
         self._trial_until = 0.0
         self._trial_failed = ""  # why the last one did
@@ -102,14 +106,14 @@ class Office:
         others = [s for s in self._board.workers if s.number != number]
         if not any(slot.state == sb.SERVING for slot in others):
             raise Refused("no other worker serves")
-        self._pool.places[number].drained = True
+        self._crew.places[number].drained = True
         self._board.workers[number].state = sb.DRAINING
-        if number in self._pool.controls:
-            handoff.send(self._pool.controls[number], Message(Kind.DRAIN))
+        if number in self._crew.controls:
+            handoff.send(self._crew.controls[number], Message(Kind.DRAIN))
         return {"ok": True, "worker": number}
 
     def _rebalance(self) -> dict[str, Any]:
-        for place in self._pool.places[: len(self._board.workers)]:
+        for place in self._crew.places[: len(self._board.workers)]:
             place.drained = False
             if place.child and place.child.ready:
                 self._board.workers[place.slot].state = sb.SERVING
@@ -117,7 +121,7 @@ class Office:
         moves = shares([slot.sessions for slot in serving])
         for giver, taker, count in moves:
             order = Message(Kind.GIVE, serving[taker].number, value=count)
-            handoff.send(self._pool.controls[serving[giver].number], order)
+            handoff.send(self._crew.controls[serving[giver].number], order)
         return {"ok": True, "moves": sum(count for _, _, count in moves)}
 
     def _kick(self, number: str, generation: str = "") -> dict[str, Any]:
@@ -129,18 +133,18 @@ class Office:
         if session.state != sb.LIVE or stale or not owner:
             raise Refused("no such session")
         order = Message(Kind.KICK, session.number, session.generation, text=b"kicked")
-        handoff.send(self._pool.controls[owner.number], order)
+        handoff.send(self._crew.controls[owner.number], order)
         return {"ok": True}
 
     # --- the door ---
 
     def _pause(self) -> dict[str, Any]:
-        self._pool.close_door()
+        self._house.close_door()
         return {"ok": True}
 
     def _resume(self) -> dict[str, Any]:
         try:
-            self._pool.open_door()
+            self._house.open_door()
         except errors.CannotCreate as err:
             raise Refused(str(err)) from err
         return {"ok": True}
@@ -156,13 +160,13 @@ class Office:
 
     def _replace(self, number: int) -> None:
         """A replacement is a death that was asked for: the same act (crash-only)."""
-        child = self._pool.places[number].child
+        child = self._crew.places[number].child
         if child:
             self._recycling = number, child.pid
-            os.kill(child.pid, signal.SIGKILL)
+            self._crew.kill(self._crew.places[number])
 
     def _is_replaced(self, number: int, old_pid: int) -> bool:
-        child = self._pool.places[number].child
+        child = self._crew.places[number].child
         return bool(child and child.ready and child.pid != old_pid)
 
     def _upgrade(self) -> dict[str, Any]:
@@ -192,7 +196,7 @@ class Office:
         self._trial.close()
         self._trial = None
         if verdict == "":
-            self._pool.become(upgrade.program())
+            self._house.become(upgrade.program())
             return
         self._trial_failed = why = verdict or f"not ready within {upgrade.TRIAL_S:.0f} s"
         process.log_line(self._board.supervisor, event="upgrade-refused", reason=why)
@@ -204,7 +208,7 @@ class Office:
     def reload(self, by: str) -> None:
         """Read the key again; who is in stays in."""
         try:
-            self._pool.read_key()
+            self._house.read_key()
         except errors.PoolFault as err:
             process.log_line(self._board.supervisor, event="reload-refused", reason=err)
         else:

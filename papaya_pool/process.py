@@ -1,8 +1,5 @@
-"""What each of our processes inherits, does first, and says on stderr.
+"""What each of our processes inherits, is called, and says on stderr.
 
-Order:   close_others() before anything else after a fork.  A descriptor that was
-         inherited by accident keeps a dead process's lock, or a departed member's
-         connection, alive (law 3).
 Format:  log lines are `key=value` with identity first; people grep them, and tests
          match on `event=`.
 """
@@ -10,9 +7,9 @@ Format:  log lines are `key=value` with identity first; people grep them, and te
 import contextlib
 import os
 import select
+import signal
 import socket
 import time
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from papaya_pool.latch import Latch
@@ -20,6 +17,8 @@ from papaya_pool.room import Room
 from papaya_pool.scoreboard import ROLES, ProcessSlot, Scoreboard
 from papaya_pool.settings import Settings
 
+
+STACK_SIGNAL = signal.SIGUSR1  # who gets it says where it hangs
 
 # --- before fork, inherited by all ---------------------------------------------------
 
@@ -56,16 +55,6 @@ def name(comm: str) -> None:
     """Show as `comm` in ps, top and /proc.  At most 15 characters are shown."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
         file.write(comm)
-
-
-def close_others(keep: Iterable[int]) -> None:
-    """Close every descriptor but stdin, stdout, stderr and `keep`."""
-    begin = 3
-    for fd in sorted(set(keep)):
-        if fd >= begin:
-            os.closerange(begin, fd)
-            begin = fd + 1
-    os.closerange(begin, os.sysconf("SC_OPEN_MAX"))
 
 
 def log_line(slot: ProcessSlot, **words: object) -> None:

@@ -15,7 +15,6 @@ Failure: SessionFault ends one session.  Anything else ends this process with ex
 import contextlib
 import faulthandler
 import os
-import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -44,7 +43,6 @@ _ENDING_PAUSE_S = 0.05
 _GIVING_PAUSE_S = 0.002
 _GIVEN_A_TURN = 64  # their inboxes hold 278 descriptors
 _LOCKED_PAUSE_S = 0.02
-STACK_SIGNAL = signal.SIGUSR1  # who gets it says where it hangs
 _BUSY = poller.IN | poller.OUT
 
 
@@ -502,7 +500,7 @@ def main(
     pool: Pool, number: int, incarnation: int, control: socket.socket, seats: Iterable[Seat]
 ) -> int:
     """A worker's life, after the fork.  Returns its exit code."""
-    faulthandler.register(STACK_SIGNAL, all_threads=True)
+    faulthandler.register(process.STACK_SIGNAL, all_threads=True)
     # The supervisor stores it too, but may die before it does.
     pool.board.workers[number].pid = os.getpid()
     process.name(f"papaya:w{number}")

@@ -27,9 +27,10 @@ FLOORS = [
     {  # many sessions at once; the other side
         *{"commit", "delivery", "answers", "client", "clientele", "pulse"},
     },
-    {"takeover", "office", "sampler"},  # between pools; what administrators ask
+    {"takeover", "office", "sampler", "crew"},  # between pools; what administrators ask
     {"acceptor", "worker", "syncer", "keeper"},  # one process's loop; whose sessions
-    {"supervisor", "watch"},
+    {"succession", "watch"},  # taking an old pool over; a screen
+    {"supervisor"},
     {"top", "chat", "ctl", "__main__"},  # programs
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -54,24 +55,24 @@ KEYS = {
     "fcntl.ioctl": {"wirecount"},
     "fcntl.lockf": {"room"},
     "mmap": {"scoreboard"},
-    "multiprocessing": {"scoreboard", "supervisor"},
+    "multiprocessing": {"scoreboard", "crew"},
     "multiprocessing.shared_memory": {"scoreboard"},
     "psutil": {"sampler"},
     "select": {"poller", "latch", "process", "control", "takeover"},
     "selectors": {"poller", "client", "chat", "ctl"},
     "signal": {
-        *{"acceptor", "worker", "syncer", "supervisor", "office", "takeover"},
+        *{"supervisor", "crew", "takeover", "process"},
         *{"__main__", "top", "chat", "ctl", "client"},
     },
     "socket.SCM_RIGHTS": {"handoff"},
-    "os._exit": {"supervisor", "__main__"},
+    "os._exit": {"crew", "__main__"},
     "os.eventfd": {"latch"},
-    "os.fork": {"supervisor"},
-    "os.kill": {"supervisor", "office", "takeover"},
+    "os.fork": {"crew"},
+    "os.kill": {"crew", "takeover"},
     "os.sendfile": {"answers", "delivery"},
-    "os.wait": {"supervisor"},
-    "os.waitid": {"supervisor"},
-    "os.waitpid": {"supervisor", "takeover"},
+    "os.wait": {"crew"},
+    "os.waitid": {"crew"},
+    "os.waitpid": {"crew", "takeover"},
     "asyncio": set(),
     "concurrent": set(),
     "marshal": set(),
