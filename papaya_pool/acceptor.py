@@ -21,6 +21,7 @@ from typing import Literal
 
 from papaya_pool import (
     answers,
+    bans,
     chatlog,
     dialects,
     errors,
@@ -83,6 +84,8 @@ class Acceptor:
         self._handed: dict[int, tuple[int, int, socket.socket]] = {}
         self._unsure = [0] * pool.board.worker_count  # handed to it, not seated yet
         self._returned: list[int] = []  # slots given back, and not told yet
+        self._bans = bans.Bans(pool.room.bans)
+        self._read_bans()
         self._reserve = listener.Reserve()
         self._events = poller.make(pool.settings.portable)
         self._events.register(control.fileno(), poller.IN)
@@ -118,6 +121,15 @@ class Acceptor:
             if self._orphaned and self._board.moved_to and self._hand_over():
                 return errors.EX_OK
 
+    def _read_bans(self) -> None:
+        try:
+            self._bans.load()
+        except errors.BadConfig as err:
+            process.log_line(self._slot, event="bans-unread", reason=err)
+
+    def _is_banned(self, name: str, address: str) -> bool:
+        return self._bans.keeps_out(name, address, time.time_ns() // 1_000_000)
+
     # --- strangers ---
 
     def _open_door(self, wanted: bool) -> None:
@@ -151,6 +163,9 @@ class Acceptor:
             stranger = Stranger(conn, address, login, deadline)
             self._strangers[conn.fileno()] = stranger
             self._events.register(conn.fileno(), poller.IN)
+            if self._is_banned("", address):
+                self._refuse(stranger, "banned", "this address is banned here")
+                continue
             self._hear(stranger)  # the first bytes are often there already
 
     def _attend(self, stranger: Stranger) -> None:
@@ -258,6 +273,9 @@ class Acceptor:
     # --- who logs in again with a token: the earlier session ends first ---
 
     def _welcome(self, stranger: Stranger, admit: Admit) -> None:
+        if self._is_banned(admit.name, ""):
+            self._refuse(stranger, "banned", "this name is banned here")
+            return
         if not admit.token:
             self._admit(stranger, admit)
             return
@@ -388,6 +406,8 @@ class Acceptor:
         for message in messages:
             if message.kind == Kind.KEPT:
                 self._seat(message)
+            elif message.kind == Kind.RELOAD:
+                self._read_bans()
         self._send_to_keep()
         if gone and not self._orphaned:
             self._orphaned = True

@@ -212,6 +212,27 @@ def _kick(room: Room, asked: argparse.Namespace) -> Answer:
     return {"ok": True, "kicked": kicked}, f"{len(kicked)} sessions ended"
 
 
+def _ban(room: Room, asked: argparse.Namespace) -> Answer:
+    words = [asked.who, *asked.duration]
+    if len(words) > 1 and words[1] == "for":
+        del words[1]
+    answer = _ask(room, "ban", *words)
+    return answer, f"banned; {answer['ended']} sessions ended"
+
+
+def _unban(room: Room, asked: argparse.Namespace) -> Answer:
+    return _ask(room, "unban", asked.who), "may come in again"
+
+
+def _bans(room: Room, asked: argparse.Namespace) -> Answer:
+    answer = _ask(room, "bans")
+    lines = []
+    for what, until_ms in sorted(answer["bans"].items()):
+        until = records.stamp(until_ms).decode() if until_ms else "for good"
+        lines.append(f"{what:<40} {until}")
+    return answer, "\n".join(lines) or "nobody is banned"
+
+
 def _upgrade(room: Room, asked: argparse.Namespace) -> Answer:
     block = _ask(room, "upgrade")["block"]
     outcome: dict[str, Any] = {}
@@ -301,6 +322,12 @@ def _parser() -> settings.Parser:
     add("kick", _kick, "end the sessions of a member").add_argument(
         "member", metavar="SESSION|NAME"
     )
+    ban = add("ban", _ban, "keep a name, an address or a network out")
+    ban.add_argument("who", metavar="NAME|ADDR")
+    ban.add_argument("duration", nargs="*", metavar="for DURATION", default=[],
+                     help="90s, 10m, 2h or 7d; else for good")  # fmt: skip
+    add("unban", _unban, "let them in again").add_argument("who", metavar="NAME|ADDR")
+    add("bans", _bans, "who is banned, and until when")
     add("pause", _plain("pause", "the door is closed; members chat on"), "refuse newcomers")
     add("resume", _plain("resume", "the door is open"), "let newcomers in again")
     add("reload", _plain("reload", "the key was read again"), "read keys and settings again")

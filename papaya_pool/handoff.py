@@ -40,7 +40,7 @@ class Kind(enum.IntEnum):
     STOP = 4  # end your sessions, whole, and leave
     KEPT = 5  # to the acceptor: the dup is safe, go on
     REBALANCE = 6  # serve again, after a DRAIN
-    PAUSE, RESUME = 7, 8  # the door
+    RELOAD = 7  # to the acceptor: read the bans again
     KICK = 9  # end the session in `slot`
     SUPERSEDE = 10  # the same: its member has logged in again with its token
     # to the supervisor

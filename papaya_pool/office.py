@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from papaya_pool import errors, handoff, process, upgrade
+from papaya_pool import bans, errors, handoff, process, upgrade
 from papaya_pool import scoreboard as sb
 from papaya_pool.children import Place
-from papaya_pool.handoff import Kind, Message
+from papaya_pool.handoff import Kind, Message, Sent
+from papaya_pool.room import Room
 
 
 class Refused(Exception):
@@ -38,6 +39,8 @@ class Processes(Protocol):
 class House(Protocol):
     """What the office needs of the supervisor."""
 
+    room: Room
+
     def open_door(self) -> None: ...
 
     def close_door(self) -> None: ...
@@ -52,6 +55,8 @@ class Office:
 
     def __init__(self, house: House, crew: Processes) -> None:
         self._house, self._crew, self._board = house, crew, crew.board
+        self._bans = bans.Bans(house.room.bans)
+        self._bans.load()
         self._trial: upgrade.Trial | None = None
         self._trial_until = 0.0
         self._trial_failed = ""  # why the last one did
@@ -64,6 +69,9 @@ class Office:
             "resume": self._resume,
             "recycle": self._recycle,
             "kick": self._kick,
+            "ban": self._ban,
+            "unban": self._unban,
+            "bans": self._list_bans,
             "upgrade": self._upgrade,
             "upgraded": self._upgraded,
             "reload": self._reload,
@@ -124,16 +132,53 @@ class Office:
             handoff.send(self._crew.controls[serving[giver].number], order)
         return {"ok": True, "moves": sum(count for _, _, count in moves)}
 
+    def _ban(self, what: str, duration: str = "") -> dict[str, Any]:
+        """Keep a name, an address or a network out; who is in is shown the door."""
+        now_ms = time.time_ns() // 1_000_000
+        try:
+            until_ms = now_ms + bans.seconds(duration) * 1000 if duration else 0
+            self._bans.add(what, until_ms)
+        except (ValueError, errors.PoolFault) as err:
+            raise Refused(str(err)) from err
+        self._tell_acceptor()
+        ended = 0
+        for session in self._board.sessions():
+            if self._bans.keeps_out(session.name, session.address, now_ms):
+                ended += self._show_out(session, b"banned")
+        return {"ok": True, "ended": ended}
+
+    def _unban(self, what: str) -> dict[str, Any]:
+        try:
+            known = self._bans.remove(what)
+        except (ValueError, errors.PoolFault) as err:
+            raise Refused(str(err)) from err
+        if not known:
+            raise Refused(f"{what} is not banned")
+        self._tell_acceptor()
+        return {"ok": True}
+
+    def _list_bans(self) -> dict[str, Any]:
+        return {"ok": True, "bans": self._bans.listed(time.time_ns() // 1_000_000)}
+
+    def _tell_acceptor(self) -> None:
+        control = self._crew.controls.get(len(self._board.workers) + sb.ACCEPTOR)
+        if control:
+            handoff.send(control, Message(Kind.RELOAD))
+
+    def _show_out(self, session: sb.SessionSlot, code: bytes) -> bool:
+        owner = self._board.owner_of(session.owner)
+        if session.state != sb.LIVE or not owner:
+            return False
+        order = Message(Kind.KICK, session.number, session.generation, text=code)
+        return handoff.send(self._crew.controls[owner.number], order) is Sent.SENT
+
     def _kick(self, number: str, generation: str = "") -> dict[str, Any]:
         if not 0 <= int(number) < self._board.session_count:
             raise Refused("no such session")
         session = self._board.session(int(number))
-        owner = self._board.owner_of(session.owner)
         stale = generation and session.generation != int(generation)
-        if session.state != sb.LIVE or stale or not owner:
+        if stale or not self._show_out(session, b"kicked"):
             raise Refused("no such session")
-        order = Message(Kind.KICK, session.number, session.generation, text=b"kicked")
-        handoff.send(self._crew.controls[owner.number], order)
         return {"ok": True}
 
     # --- the door ---

@@ -31,6 +31,7 @@ class Room:
         self.id_file = state_dir / "room.id"
         self.key_file = key_file or state_dir / "key"
         self.control = state_dir / "control.sock"
+        self.bans = state_dir / "bans"
         self._own_key = key_file is None
         self._pid = state_dir / "pid"
         self._port = state_dir / "port"

@@ -22,7 +22,7 @@ FLOORS = [
         *{"poller", "room"},
     },
     {  # one member's connection; what every process does first; asking; new code
-        *{"session", "process", "control", "upgrade", "logbook"},
+        *{"session", "process", "control", "upgrade", "logbook", "bans"},
     },
     {  # many sessions at once; the other side
         *{"commit", "delivery", "answers", "client", "clientele", "pulse"},
