@@ -12,7 +12,6 @@ Not here: what a client said or is sent.  An onlooker has no business with it.
 
 import socket
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from papaya_pool import scoreboard as sb
@@ -38,40 +37,66 @@ class Client(NamedTuple):
     moves: int
 
 
+Texts = dict[tuple[int, int], tuple[str, str]]  # name, address: by slot, generation
+
+
 def clients(
-    board: sb.Scoreboard, head: sb.Head, now_ms: int, unsent: dict[str, int] | None
-) -> Iterator[Client]:
-    """Members only: neither who is being admitted nor who is on the way out."""
+    board: sb.Scoreboard,
+    head: sb.Head,
+    now_ms: int,
+    unsent: dict[str, int] | None,
+    texts: Texts,
+) -> list[Client]:
+    """Members only: neither who is being admitted nor who is on the way out.
+
+    `texts` is kept from look to look, since names do not change and are dear to read.
+    """
     owners = {slot.incarnation: slot for slot in board.workers if slot.pid}
+    found = []
     for slot in board.sessions():
-        if slot.state == sb.LIVE:
-            yield _client(slot, owners.get(slot.owner), head, now_ms, unsent)
+        words = slot.words[slot.base : slot.base + _WORDS].tolist()
+        if words[sb.S_STATE] != sb.LIVE:
+            continue
+        who = slot.number, words[sb.S_GENERATION]
+        if who not in texts:
+            texts[who] = slot.name, slot.address
+        owner = owners.get(words[sb.S_OWNER])
+        found.append(_client(who, words, texts[who], owner, head, now_ms, unsent))
+    if len(texts) > 2 * len(found) + 1000:  # of those who left
+        texts.clear()
+    return found
+
+
+_WORDS = sb.S_DELTA + 1  # as many as are looked at
 
 
 def _client(
-    slot: sb.SessionSlot,
+    who: tuple[int, int],
+    words: list[int],
+    texts: tuple[str, str],
     owner: sb.ProcessSlot | None,
     head: sb.Head,
     now_ms: int,
     unsent: dict[str, int] | None,
 ) -> Client:
-    address, dialect = slot.address, slot.dialect
+    name, address = texts
+    dialect, lag = words[sb.S_DIALECT], words[sb.S_LAG]
     return Client(
-        session=slot.number,
-        generation=slot.generation,
-        name=slot.name,
+        session=who[0],
+        generation=who[1],
+        name=name,
         address=address,
         dialect=sb.DIALECTS[dialect] if dialect < len(sb.DIALECTS) else "unknown",
         worker=owner.number if owner else None,
-        messages_in=slot.messages,
-        bytes_in=slot.input_read,
-        bytes_out=_bytes_out(slot, owner),
-        lag_bytes=lag_of(owner, slot.lag, head) if owner else slot.lag,
+        messages_in=words[sb.S_MESSAGES],
+        bytes_in=words[sb.S_INPUT_READ],
+        bytes_out=_bytes_out(words, owner),
+        lag_bytes=lag_of(owner, lag, head) if owner else lag,
         unacked_bytes=None if unsent is None else unsent.get(address),
-        cpu_s=slot.cpu_ns / 1e9,
-        idle_s=max(0, now_ms - slot.input_ms) / 1000,
-        age_s=max(0, now_ms - slot.since_ms) / 1000,
-        moves=slot.moves,
+        cpu_s=words[sb.S_CPU_NS] / 1e9,
+        idle_s=max(0, now_ms - words[sb.S_INPUT_MS]) / 1000,
+        age_s=max(0, now_ms - words[sb.S_SINCE_MS]) / 1000,
+        moves=words[sb.S_MOVES],
     )
 
 
@@ -86,20 +111,19 @@ def lag_of(worker: sb.ProcessSlot, written_lag: int, head: sb.Head) -> int:
     return max(written_lag, head.tail - position)
 
 
-def _bytes_out(slot: sb.SessionSlot, owner: sb.ProcessSlot | None) -> int:
+def _bytes_out(words: list[int], owner: sb.ProcessSlot | None) -> int:
     """What the kernel took for a session since it was accepted."""
-    noted: int = slot.bytes_out
-    if owner is None or slot.lag or slot.seated != slot.owner:
+    noted = words[sb.S_BYTES_OUT]
+    if owner is None or words[sb.S_LAG] or words[sb.S_SEATED] != words[sb.S_OWNER]:
         return noted
-    if slot.dialect == sb.NATIVE:
+    if words[sb.S_DIALECT] == sb.NATIVE:
         # The log's own bytes from `start` on, behind the login and the OK line.
-        sent: int = slot.written_before + slot.preamble_size
-        sent += owner.position - slot.start
-        return max(noted, sent)
-    if slot.words[slot.base + sb.S_IN_STEP]:
-        delta: int = slot.words[slot.base + sb.S_DELTA]
+        sent = words[sb.S_WRITTEN_BEFORE] + words[sb.S_PREAMBLE_SIZE]
+        position: int = owner.position
+        return max(noted, sent + position - words[sb.S_START])
+    if words[sb.S_IN_STEP]:
         rendered, size = owner.check()[1], 1 << 64
-        return (rendered + delta) % size
+        return (rendered + words[sb.S_DELTA]) % size
     return noted
 
 

@@ -110,6 +110,7 @@ class Sampler:
         self._known: dict[int, psutil.Process] = {}  # by pid
         self._costly: dict[int, _Costly] = {}  # by pid
         self._unacked: dict[str, int] | None = None
+        self._texts: clientele.Texts = {}
         self._round = 0
         self._board = self._look()
 
@@ -120,6 +121,7 @@ class Sampler:
         """
         if self._room_scoreboard() != self._board.name:
             self._board = self._look()
+            self._texts.clear()
         if len(self._known) > 2 * len(self._board.processes):  # most of them dead
             self._known.clear()
         board, self._round = self._board, self._round + 1
@@ -150,7 +152,9 @@ class Sampler:
             log_refused=bool(board.words[sb.H_REFUSED]),
             max_clients=board.session_count,
             processes=processes,
-            clients=tuple(clientele.clients(board, head, now_ms, self._unacked)),
+            clients=tuple(
+                clientele.clients(board, head, now_ms, self._unacked, self._texts)
+            ),
             hidden=tuple(sorted(hidden)),
         )
 

@@ -27,7 +27,7 @@ from papaya_pool.watch.figures import Looks
 from papaya_pool.watch.view import View
 
 DELAY_S = 1.0
-ONCE_DELAY_S = 0.5  # --once and --json answer within a second
+ONCE_DELAY_S = 0.4  # --once and --json answer within a second
 WIDE = 1000
 
 _DESCRIPTION = """\
@@ -125,8 +125,8 @@ def _show(
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         parser.error("this is no terminal: --once, --batch or --json")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+    for what in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(what, _leave)
     try:
         return screen.show(
             sampler,

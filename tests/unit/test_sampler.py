@@ -37,7 +37,7 @@ def seat(board, number, name="ann", **words):
 
 
 def clients(board, tail=1000, unsent=None):
-    return list(clientele.clients(board, Head(10, tail, NOW_MS), NOW_MS, unsent))
+    return list(clientele.clients(board, Head(10, tail, NOW_MS), NOW_MS, unsent, {}))
 
 
 # --- members -------------------------------------------------------------------------
