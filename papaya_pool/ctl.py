@@ -34,7 +34,7 @@ class Failed(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command.  Returns the exit code."""
-    asked = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    asked = parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:
         room = Room(settings.find_state_dir(asked.state_dir, os.environ))
         answer, words = asked.run(room, asked)
@@ -290,22 +290,23 @@ def _invite(room: Room, asked: argparse.Namespace) -> Answer:
 # --- the command line ----------------------------------------------------------------
 
 
-def _parser() -> settings.Parser:
-    parser = settings.Parser(
+def parser() -> settings.Parser:
+    """Also what the shell completion and the man page are made from."""
+    options = settings.Parser(
         prog="papaya-ctl",
         description="Look at a running papaya-pool, and steer it.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    options.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     common = settings.Parser(add_help=False)
-    for each in (parser, common):
+    for each in (options, common):
         # Before the verb or behind it; the one behind must not undo the other.
-        default = None if each is parser else argparse.SUPPRESS
+        default = None if each is options else argparse.SUPPRESS
         each.add_argument("--state-dir", metavar="DIR", default=default,
                           help="where the pool keeps its files (default: as papaya-pool)")  # fmt: skip
-        each.add_argument("--json", action="store_true", default=False if each is parser else argparse.SUPPRESS,
+        each.add_argument("--json", action="store_true", default=False if each is options else argparse.SUPPRESS,
                           help="print one JSON object")  # fmt: skip
-    verbs = parser.add_subparsers(metavar="COMMAND", required=True)
+    verbs = options.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[Room, argparse.Namespace], Answer], words: str) -> Any:
         verb = verbs.add_parser(name, help=words, description=words, parents=[common])
@@ -339,7 +340,7 @@ def _parser() -> settings.Parser:
     add("verify", _verify, "check every line of the log")
     add("salvage", _salvage, "write the valid lines of a damaged log to a new one")
     add("invite", _invite, "print what lets somebody in")
-    return parser
+    return options
 
 
 if __name__ == "__main__":

@@ -86,21 +86,21 @@ class Parser(argparse.ArgumentParser):
 
 def parse_argv(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Raises SystemExit: 2 after a mistake, 0 after --help and --version."""
-    parser = _parser()
-    given = parser.parse_args(list(argv))
+    options = parser()
+    given = options.parse_args(list(argv))
     # One address given twice must not find its own port taken.
     hosts = tuple(dict.fromkeys(given.host or [HOST]))
     if not given.plain:
         for host in hosts:
             if not is_loopback(host):
-                parser.error(
+                options.error(
                     f"--host {host} is not loopback: what is said there crosses "
                     "the network in clear; add --plain if that is meant"
                 )
     try:
         state_dir = find_state_dir(given.state_dir, environ)
     except UsageFault as fault:
-        parser.error(str(fault))
+        options.error(str(fault))
     return Settings(
         workers=given.workers or _cpus(),
         hosts=hosts,
@@ -193,15 +193,16 @@ def _host(text: str) -> str:
     return _filled(text.removeprefix("[").removesuffix("]"))
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def parser() -> Parser:
+    """Also what the shell completion and the man page are made from."""
+    options = Parser(
         prog="papaya-pool",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = options.add_argument
     add("--version", action="version", version=f"%(prog)s {__version__}")
     add(
         "--workers",
@@ -271,4 +272,4 @@ def _parser() -> Parser:
         default="info",
         help=f"{', '.join(LOG_LEVELS)} (default: %(default)s)",
     )
-    return parser
+    return options

@@ -48,19 +48,19 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Look at a pool.  Returns the exit code."""
-    parser = _parser()
-    given = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
-    view = _view(parser, given)
+    options = parser()
+    given = options.parse_args(sys.argv[1:] if argv is None else list(argv))
+    view = _view(options, given)
     try:
         state_dir = find_state_dir(given.state_dir, os.environ)
     except errors.UsageFault as fault:
-        parser.error(str(fault))
+        options.error(str(fault))
     try:
         sampler = Sampler(state_dir)
         if given.once or given.json or given.prometheus or given.batch:
             return _report(sampler, given, view)
         sampler.sample()  # a pool that is not there is no screen
-        return _show(parser, sampler, given, view, state_dir)
+        return _show(options, sampler, given, view, state_dir)
     except errors.PoolFault as fault:
         print(f"papaya-top: {fault}", file=sys.stderr)
         return fault.exit_code
@@ -189,27 +189,28 @@ def _seconds(text: str) -> float:
     )
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def parser() -> Parser:
+    """Also what the shell completion and the man page are made from."""
+    options = Parser(
         prog="papaya-top",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = options.add_argument
     add("--version", action="version", version=f"%(prog)s {__version__}")
     add(
         "--state-dir",
         metavar="DIR",
         help="the pool's (default: as papaya-pool finds it)",
     )
-    mode = parser.add_mutually_exclusive_group()
+    mode = options.add_mutually_exclusive_group()
     mode.add_argument("--once", action="store_true", help="print one table and leave")
     mode.add_argument(
         "--batch", "-b", action="store_true", help="print a table every -d seconds"
     )
-    form = parser.add_mutually_exclusive_group()
+    form = options.add_mutually_exclusive_group()
     form.add_argument(
         "--json", action="store_true", help="one object a line instead of a table"
     )
@@ -243,7 +244,7 @@ def _parser() -> Parser:
         help="only rows with this in name, address, role or state",
     )
     add("--readonly", action="store_true", help="no drain and no kick")
-    return parser
+    return options
 
 
 if __name__ == "__main__":
