@@ -101,16 +101,24 @@ def blocks():
     return {path.name for path in SHM.glob("papaya-*")}
 
 
-def unmapped(names):
-    """Of these blocks, those that no living process has: somebody left them behind."""
-    left = {name for name in names if (SHM / name).exists()}
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        if not left:
-            break
+def left_behind(names, pids):
+    """Of these blocks, those that a pool of ours made and no living process has.
+
+    Other pools on this machine come and go.  Whose a block is, it says itself; one that
+    says nothing yet may be anybody's.
+    """
+    left = {name for name in names if _maker(name) in pids}
+    for maps in Path("/proc").glob("[0-9]*/maps") if left else ():
         with contextlib.suppress(OSError):
             text = maps.read_text()
             left -= {name for name in left if f"/{name}" in text}
     return left
+
+
+def _maker(name):
+    with contextlib.suppress(OSError, ValueError):
+        return scoreboard.look(name).supervisor.pid
+    return None
 
 
 # --- the server ----------------------------------------------------------------------
@@ -219,10 +227,12 @@ class Pool:
     def check_clean(self):
         """After its end: no process, no block, no word that nobody expected."""
         until(lambda: not any(self._left().values()), 2.0)
-        # Other pools on this machine come and go: theirs are mapped, or gone soon.
-        until(lambda: not unmapped(blocks() - self._blocks_before), 2.0)
+        assert not self._left_behind()
         assert not self.surprises(), self.stderr
         self.process = None
+
+    def _left_behind(self):
+        return left_behind(blocks() - self._blocks_before, {*self._before, self.pid})
 
     def _left(self):
         return {pid: in_session(pid) for pid in (*self._before, self.pid)}
@@ -248,7 +258,7 @@ class Pool:
                     os.killpg(pid, signal.SIGKILL)
         self.process.wait()
         until(lambda: not any(self._left().values()))
-        for name in unmapped(blocks() - self._blocks_before):
+        for name in self._left_behind():
             (SHM / name).unlink(missing_ok=True)
         self.process = None
 
@@ -394,7 +404,11 @@ class Pool:
         return Member(self.port, self.key, name, **how)
 
     def join_classic(self, **how):
-        return ClassicMember(self.port, self.key, **how)
+        """A classic member that is in: it is told nothing, so the scoreboard is asked."""
+        member = ClassicMember(self.port, self.key, **how)
+        address = "{}:{}".format(*member.conn.getsockname())
+        until(lambda: any(s.address == address and s.seated for s in self.board().sessions()))
+        return member
 
 
 class Record:
@@ -473,12 +487,10 @@ class Wire:
 
     def read(self, size=1 << 18):
         """Take what is there, without waiting; whether there was anything."""
-        if self.over:
+        if self.over or not self._is_readable(0):
             return False
         try:
-            data = self.conn.recv(size, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
+            data = self.conn.recv(size)
         except ConnectionError:
             self.over = "reset"
             return True
@@ -502,14 +514,14 @@ class Wire:
             left = deadline - time.monotonic()
             assert left > 0, f"after {within} s, the last of {self!r}"
             assert not self.over, f"{self.over} after {self!r}"
-            self._read_within(left)
+            if self._is_readable(left):
+                self.read()
         return value
 
-    def _read_within(self, timeout_s):
+    def _is_readable(self, timeout_s):
         poll = select.poll()  # select() knows no descriptor above 1023
         poll.register(self.conn, select.POLLIN)
-        if poll.poll(timeout_s * 1000):
-            self.read()
+        return bool(poll.poll(timeout_s * 1000))
 
     def read_line(self):
         """The first line that came and was not returned yet; takes it away."""
@@ -525,7 +537,8 @@ class Wire:
         while not self.over:
             left = deadline - time.monotonic()
             assert left > 0, f"no end within {within} s of {self!r}"
-            self._read_within(left)
+            if self._is_readable(left):
+                self.read()
         return self.over
 
     def __repr__(self):

@@ -27,6 +27,11 @@ class Disk:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
+@pytest.fixture
+def pool(start_pool):
+    return start_pool(settings={"stop_s": 0.5})
+
+
 BEFORE = ["before" * 500] * 20
 
 

@@ -15,13 +15,14 @@ from harness import (
     Member,
     blocks,
     in_session,
-    unmapped,
+    left_behind,
     until,
 )
 
 
 def run(*args, within=15, **env):
     """Run a pool that is not to start: (exit code, its words)."""
+    before = blocks()
     process = subprocess.Popen(
         [sys.executable, "-m", "papaya_pool", *map(str, args)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
@@ -37,16 +38,15 @@ def run(*args, within=15, **env):
             if in_session(process.pid):
                 os.killpg(process.pid, signal.SIGKILL)
     assert out == b""
+    assert not left_behind(blocks() - before, {0, process.pid})
     return process.returncode, err.decode()
 
 
 def refused(code, *args, **env):
     """It must not start: that code, one line, no block, no process."""
-    before = blocks()
     status, words = run(*args, **env)
     assert (status, words.count("\n")) == (code, 1), words
     assert words.startswith("papaya-pool: ")
-    until(lambda: not unmapped(blocks() - before), 2.0)
     return words
 
 
@@ -247,6 +247,8 @@ def test_too_few_descriptors_to_start_is_said_and_leaves_nothing(start_pool, des
     assert "Traceback" not in pool.stderr, pool.stderr
 
 
+HASTE = {"stop_s": 0.8}
+
 # --- stopping ------------------------------------------------------------------------
 
 
@@ -280,7 +282,8 @@ def test_what_was_sent_before_the_stop_is_said_and_heard(pool):
         assert texts == [f"last {n} {'x' * 100}" for n in range(300)]
 
 
-def test_a_stop_under_load_takes_less_than_five_seconds(pool):
+def test_a_stop_under_load_takes_less_than_five_seconds(start_pool):
+    pool = start_pool()
     members = [pool.join(f"m{n}", last=0) for n in range(20)]
     try:
         for member in members:
@@ -294,7 +297,8 @@ def test_a_stop_under_load_takes_less_than_five_seconds(pool):
             member.close()
 
 
-def test_a_member_that_does_not_read_cannot_hold_up_the_stop(pool):
+def test_a_member_that_does_not_read_cannot_hold_up_the_stop(start_pool):
+    pool = start_pool(settings=HASTE)
     lazy = pool.join("lazy", last=0, rcvbuf=4096)
     with lazy, pool.join("ann", last=0) as ann:
         ann.say(*["x" * 4000] * 500)
@@ -313,7 +317,8 @@ def test_asked_twice_it_leaves_at_once(pool):
         assert pool.wait(within=3.0) == 0
 
 
-def test_a_stop_with_a_stopped_worker_still_ends(pool):
+def test_a_stop_with_a_stopped_worker_still_ends(start_pool):
+    pool = start_pool(settings=HASTE)
     with pool.join(last=0) as member:
         member.say("x")
         member.read_count(1)
