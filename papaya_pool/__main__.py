@@ -19,15 +19,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if trial_dir := os.environ.get(upgrade.TRIAL):
         asked = settings.for_trial(asked, trial_dir)
     try:
-        room = Room(asked.state_dir, asked.key_file)
-        room.hold(upgrade.held_fd(os.environ))
-        return supervisor.Supervisor(asked, room).run()
+        try:
+            room = Room(asked.state_dir, asked.key_file)
+            room.hold(upgrade.held_fd(os.environ))
+            pool = supervisor.Supervisor(asked, room)
+        except OSError as err:  # out of descriptors, of memory, of disk
+            raise errors.CannotCreate(f"{err.filename or 'start'}: {err.strerror}") from err
+        return pool.run()
     except errors.PoolFault as fault:
         print(f"papaya-pool: {fault}", file=sys.stderr)
         return fault.exit_code
-    except OSError as err:  # out of descriptors, of memory, of disk, while starting
-        print(f"papaya-pool: {err.strerror}: {err.filename or 'no file'}", file=sys.stderr)
-        return errors.EX_CANTCREAT
     except Exception:  # a bug; workers chat on, and the next start takes them over
         traceback.print_exc()
         os._exit(errors.EX_SOFTWARE)  # sys.exit would wait for the children

@@ -197,6 +197,7 @@ class Delivery:
             return Outcome.DONE
         if not self._log.try_shared():
             return Outcome.LOCKED
+        head = self._board.head()  # again: where stores are reordered, only the lock orders them
         data = self._log.read_lines(begin, head.tail, self._batch_bytes)
         self._log.unlock()
         if not data:

@@ -277,8 +277,11 @@ class Supervisor:
         slot.state, slot.pid, slot.deadline_ns = sb.EMPTY, 0, 0
         if place is self.crew.acceptor:
             self.keeper.free_claimed()
+            self.keeper.look()  # it may have died between `live` and its handoff
         if death.exit_code == errors.LogCorrupt.exit_code:
             raise errors.LogCorrupt("room.log is damaged; see the lines above")
+        if self.settings.trial and not stays:
+            raise errors.CannotBoot(f"a process died with exit code {death.exit_code}")
         if place in self.crew.workers:
             at_fault = death.child.late or death.exit_code in _INPUT_MAY_DO
             self._after_a_worker(slot, at_fault)

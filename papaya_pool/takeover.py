@@ -157,6 +157,14 @@ def block_of(record: bytes) -> str:
 # --- in an orphan --------------------------------------------------------------------
 
 
+def was_never_head(board: sb.Scoreboard) -> bool:
+    """Whether the pool of a block died before the log's head was moved to it."""
+    if not board.words[sb.H_N]:
+        return True
+    older = _look(board.moved_from)  # taken away by who took over from it
+    return bool(older and older.moved_to != board.name)
+
+
 def forget(board: sb.Scoreboard) -> None:
     """Take the name of a block away that nobody will ever need."""
     with contextlib.suppress(FileNotFoundError):

@@ -11,8 +11,10 @@ Order:   trial, then hand_down, then exec.
 Failure: a trial that fails, or an exec that fails, leaves the old pool as it was.
 """
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -88,7 +90,7 @@ class Trial:
         environ = {**os.environ, TRIAL: self._dir.name}
         self._process = subprocess.Popen(
             program(), env=environ, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=self._said,
+            stdout=subprocess.DEVNULL, stderr=self._said, start_new_session=True,
         )  # fmt: skip
 
     def verdict(self) -> str | None:
@@ -104,8 +106,8 @@ class Trial:
 
     def close(self) -> None:
         """End it, if it still runs, and take its traces away."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-self._process.pid, signal.SIGKILL)  # all of its session
+        self._process.wait()
         self._said.close()
         self._dir.cleanup()

@@ -25,6 +25,7 @@ from papaya_pool import (
     delivery,
     errors,
     handoff,
+    moves,
     poller,
     process,
     session,
@@ -32,7 +33,7 @@ from papaya_pool import (
     wirecount,
 )
 from papaya_pool import scoreboard as sb
-from papaya_pool.handoff import Kind, Message, Sent
+from papaya_pool.handoff import Kind, Message
 from papaya_pool.process import Pool, Seat
 from papaya_pool.scoreboard import LIVE, P_DEADLINE_NS, P_IN_HAND, P_WAITING
 from papaya_pool.session import Session
@@ -69,8 +70,8 @@ class Worker:
         self._sessions: dict[int, Session] = {}  # by fd
         self._fed: dict[int, Session] = {}  # have input that may hold whole lines
         self._ending: dict[int, Session] = {}  # told that it is over; input discarded
-        self._given: dict[int, tuple[int, int]] = {}  # slot -> generation, our dup
-        self._to_give: list[list[int]] = []  # [worker, how many]
+        self._moves = moves.Moves(pool.board, pool.inboxes)
+        self._to_give: list[tuple[int, int]] = []  # (worker, how many)
         self._alone: list[Session] = []  # handled by themselves: law 13
         self._packed: set[int] = set()  # of an orphan: stopped, to be handed over
         self._orphaned = False
@@ -89,6 +90,7 @@ class Worker:
         words, base = self.process.words, self.process.base
         sessions, fed, work = self._sessions, self._fed, self._delivery
         backoff_s = pause = 0.0
+        ready = False
         while True:
             events = self._events.poll(pause)
             now = time.monotonic()
@@ -125,6 +127,9 @@ class Worker:
             else:
                 backoff_s, pause = 0.0, self._pause(now)
             words[base + P_WAITING] = backoff_s > 0
+            if not ready:  # a whole turn went well
+                ready = True
+                self._report(Message(Kind.READY, self._number, self._incarnation))
 
     def _pause(self, now: float) -> float:
         if self._ending or self._stop_at is not None:
@@ -315,7 +320,7 @@ class Worker:
         self._fed[member.fd] = member
 
     def _give(self, member: Session, peer: int) -> bool:
-        """Hand a session to another worker: stop, store where, store owner, send."""
+        """Hand a session to another worker; whether it could be sent now."""
         written = self._delivery.leave(member)
         self._events.unregister(member.fd)
         del self._sessions[member.fd]
@@ -323,44 +328,10 @@ class Worker:
         self.process.sessions = len(self._sessions)
         self.process.moves_out += 1
         session.note_position(member, written)
-        member.slot.moves += 1
-        member.slot.owner = self._board.workers[peer].incarnation
-        if member.number in self._given:  # it came back meanwhile
-            os.close(self._given[member.number][1])
-        self._given[member.number] = member.generation, member.fd
-        sent = self._send(member.number, member.generation, member.fd)
+        sent = self._moves.give(member, self._board.workers[peer])
         if not sent:
             self._report(Message(Kind.UNSENT, member.number, member.generation))
         return sent
-
-    def _drop_given(self) -> None:
-        """Close our dups of sessions that somebody else holds now."""
-        for number, (generation, fd) in list(self._given.items()):
-            slot = self._board.session(number)
-            if slot.generation != generation or slot.seated == slot.owner or slot.state != LIVE:
-                os.close(fd)
-                del self._given[number]
-            elif self._orphaned:  # no supervisor sends it again
-                self._send(number, generation, fd)
-
-    def _send(self, number: int, generation: int, fd: int) -> bool:
-        owner = self._board.owner_of(self._board.session(number).owner)
-        if owner is None:
-            return False
-        message = Message(Kind.HANDOFF, number, generation)
-        inbox = self._pool.inboxes[owner.number][1]
-        return handoff.send(inbox, message, fd) is Sent.SENT
-
-    def _spread(self) -> list[list[int]]:
-        """How many of our sessions each of the others is to get."""
-        others = [s for s in self._board.workers if s.state == sb.SERVING]
-        load = {slot.number: slot.sessions for slot in others}
-        share = dict.fromkeys(load, 0)
-        for _ in self._sessions if load else ():
-            number = min(load, key=lambda n: load[n])
-            load[number] += 1
-            share[number] += 1
-        return [[number, count] for number, count in share.items() if count]
 
     def _give_some(self) -> None:
         """Give as many as an inbox takes in a turn; the rest in the next."""
@@ -369,7 +340,7 @@ class Worker:
         now = able[: min(count, _GIVEN_A_TURN)]
         sent = sum(self._give(member, peer) for member in now)
         if len(now) == sent < count and len(able) > sent:
-            self._to_give.append([peer, count - sent])
+            self._to_give.append((peer, count - sent))
 
     # --- everything that is no member ---
 
@@ -396,7 +367,7 @@ class Worker:
             elif message.kind == Kind.DRAIN:
                 self._next_tick = 0.0
             elif message.kind == Kind.GIVE:
-                self._to_give.append([message.slot, message.value])
+                self._to_give.append((message.slot, message.value))
             elif message.kind == Kind.KICK:
                 self._kick(message)
         if gone:  # the supervisor died; members chat on (design: the processes)
@@ -429,7 +400,7 @@ class Worker:
         """Whether an orphan has nothing left to do."""
         if self._board.moved_to:
             return self._hand_over()
-        if self._board.words[sb.H_N] or self._sessions:
+        if self._sessions or not takeover.was_never_head(self._board):
             return False
         # Our supervisor died while it took over: the log was never ours.
         takeover.forget(self._board)
@@ -456,11 +427,8 @@ class Worker:
                 self._events.unregister(fd)
             yield member.slot, member.ring, fd
             del self._sessions[fd]
-        for number, (generation, fd) in list(self._given.items()):
-            slot = self._board.session(number)
-            if slot.generation == generation and slot.seated != slot.owner:
-                yield slot, self._board.ring(number), fd
-                del self._given[number]
+        for slot, fd in self._moves.unseated():
+            yield slot, self._board.ring(slot.number), fd
 
     def _stop(self) -> None:
         """What members have said is read and appended; then each gets it, and the end."""
@@ -472,9 +440,9 @@ class Worker:
     def _tick(self, now: float) -> None:
         self._next_tick = now + (_ORPHAN_TICK_S if self._orphaned else _TICK_S)
         if self.process.state in (sb.DRAINING, sb.DRAINED) and not self._to_give:
-            self._to_give += self._spread()
+            self._to_give += moves.spread(len(self._sessions), self._board)
         self._delivery.account()
-        self._drop_given()
+        self._moves.drop_seated(send_again=self._orphaned)
 
     def _close_overdue(self, now: float) -> None:
         for member in list(self._ending.values()):
@@ -511,7 +479,6 @@ def main(
         return errors.EX_BOOT
     for seat in seats:
         worker.take_seat(*seat)
-    handoff.send(control, Message(Kind.READY, number, incarnation))
     try:
         return worker.run()
     except errors.LogCorrupt as fault:

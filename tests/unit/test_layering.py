@@ -25,7 +25,7 @@ FLOORS = [
         *{"session", "process", "control", "upgrade", "logbook", "bans"},
     },
     {  # many sessions at once; the other side
-        *{"commit", "delivery", "answers", "client", "clientele", "pulse"},
+        *{"commit", "delivery", "moves", "answers", "client", "clientele", "pulse"},
     },
     {"takeover", "office", "sampler", "crew"},  # between pools; what administrators ask
     {"acceptor", "worker", "syncer", "keeper"},  # one process's loop; whose sessions
@@ -61,14 +61,14 @@ KEYS = {
     "select": {"poller", "latch", "process", "control", "takeover"},
     "selectors": {"poller", "client", "chat", "ctl"},
     "signal": {
-        *{"supervisor", "crew", "takeover", "process"},
+        *{"supervisor", "crew", "takeover", "process", "upgrade"},
         *{"__main__", "top", "chat", "ctl", "client"},
     },
     "socket.SCM_RIGHTS": {"handoff"},
     "os._exit": {"crew", "__main__"},
     "os.eventfd": {"latch"},
     "os.fork": {"crew"},
-    "os.kill": {"crew", "takeover"},
+    "os.kill": {"crew", "takeover", "upgrade"},
     "os.sendfile": {"answers", "delivery"},
     "os.wait": {"crew"},
     "os.waitid": {"crew"},
