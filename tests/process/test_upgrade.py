@@ -101,7 +101,6 @@ def test_code_that_cannot_start_gets_no_chance(crowd, house, damage):
     heard(pool, members, said)
 
 
-@pytest.mark.xfail(reason="the trial believes READY, and so says yes")
 def test_workers_that_cannot_boot_in_the_new_code_get_no_chance(crowd, house):
     pool, members = crowd
     said = []
