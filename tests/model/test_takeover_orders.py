@@ -1,8 +1,7 @@
 """Law 11: one head of the log, and every session in one pool, whoever takes over.
 
 Follows takeover.move_head, find and Farewell; worker.Worker._is_over and _packed_up;
-supervisor.Supervisor._take_over, _answer and _is_its_turn; keeper.Keeper.adopt.  The
-first supervisor is dead when it begins; each of the next may be killed between any
+succession.Succession; keeper.Keeper.adopt.  The first supervisor is dead when it begins; each of the next may be killed between any
 two steps of its take-over, and then another one is started.  How a worker's death
 in the middle of an append is settled is in test_append_orders.py.
 """
