@@ -4,8 +4,8 @@ It only ever looks (law 12).  What d and k change, they ask for at the pool's co
 socket, as papaya-ctl does, and only after a question.
 
 Format:  --json and --prometheus are interfaces, see watch/report.py.
-Failure: exit codes: 0; 2 a mistake on the command line; 69 no pool there; 77 the
-         pool is somebody else's and shows nothing.
+Failure: exit codes: 0; 2 a mistake on the command line; 69 no pool there, or no
+         psutil; 77 the pool is somebody else's and shows nothing.
 """
 
 import argparse
@@ -19,12 +19,19 @@ from pathlib import Path
 
 from papaya_pool import __version__, control, errors
 from papaya_pool.room import Room
-from papaya_pool.sampler import Sampler
 from papaya_pool.settings import Parser, find_state_dir, number
-from papaya_pool.watch import report
-from papaya_pool.watch.columns import CLIENTS, PROCESSES
-from papaya_pool.watch.figures import Looks
-from papaya_pool.watch.view import View
+
+try:
+    from papaya_pool.sampler import Sampler
+    from papaya_pool.watch import report
+    from papaya_pool.watch.columns import CLIENTS, PROCESSES
+    from papaya_pool.watch.figures import Looks
+    from papaya_pool.watch.view import View
+except ModuleNotFoundError as err:  # a clone, with nothing installed
+    if err.name != "psutil":
+        raise
+    print("papaya-top: needs psutil: python3 -m pip install psutil", file=sys.stderr)
+    sys.exit(errors.EX_UNAVAILABLE)
 
 DELAY_S = 1.0
 ONCE_DELAY_S = 0.4  # --once and --json answer within a second
@@ -41,7 +48,7 @@ keys: h shows them.
 exit codes:
   0   as asked
   2   a mistake on the command line
-  69  no pool there
+  69  no pool there, or no psutil to look with
   77  not permitted to look at it
 """
 
