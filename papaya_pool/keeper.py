@@ -87,10 +87,23 @@ class Keeper:
     def orphans(self) -> Iterator[sb.SessionSlot]:
         """Live sessions whose owner is dead and whose dup we keep."""
         living = self._living()
-        for number in self._kept:
-            session = self._board.session(number)
+        for session in self._astir():
             if session.state == sb.LIVE and session.owner not in living:
                 yield session
+
+    def _astir(self) -> Iterator[sb.SessionSlot]:
+        """Sessions with which something is going on, of all that we keep.
+
+        In plain words and no objects: this looks at everybody, every second.
+        """
+        words, first, size = self._board.words, self._board.session(0).base, sb.SESSION_WORDS
+        living = self._living()
+        for number in list(self._kept):
+            base = first + number * size
+            owner = words[base + sb.S_OWNER]
+            at_rest = words[base] == sb.LIVE and words[base + sb.S_SEATED] == owner
+            if not at_rest or owner not in living:
+                yield self._board.session(number)
 
     def deal_to(self, slot: sb.ProcessSlot, incarnation: int) -> list[Seat]:
         """Give a worker that is about to be forked all orphans; it inherits the dups."""
@@ -120,8 +133,7 @@ class Keeper:
     def look(self) -> None:
         """Look at every state, whatever was or was not reported."""
         self.unsure = False
-        for number in list(self._kept):
-            session = self._board.session(number)
+        for session in self._astir():
             if session.state == sb.CLOSING:
                 self.free(session)
             elif session.state == sb.LIVE and session.seated != session.owner:
