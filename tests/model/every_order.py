@@ -46,8 +46,12 @@ def walk(start, steps, wrong, wrong_at_rest, limit=5_000_000):
                 at_rest += 1
                 complaint = wrong_at_rest(state)
         if complaint:
-            return Walk(Flaw(complaint, _way(came_from, state)), len(came_from), at_rest)
-        assert len(came_from) < limit, f"more than {limit} states: make the model smaller"
+            return Walk(
+                Flaw(complaint, _way(came_from, state)), len(came_from), at_rest
+            )
+        assert len(came_from) < limit, (
+            f"more than {limit} states: make the model smaller"
+        )
     return Walk(None, len(came_from), at_rest)
 
 

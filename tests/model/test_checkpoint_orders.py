@@ -39,10 +39,12 @@ class State(NamedTuple):
     kills: int
 
 
+# The defaults are the right way.  Each size bounds the walk; each other argument is a
+# way to do it wrong, which a test at the end shows to be caught.
 def model(
     begins=(0, 1), head=1, appends=1, leaves=1, kills=1, pairs=True,
-    own_check_first=True, delta_first=True, sends_first=True, worker_check_at_step_in=True,
-    buries=True,
+    own_check_first=True, delta_first=True, sends_first=True,
+    worker_check_at_step_in=True, buries=True,
 ):  # fmt: skip
     start = State(
         head, head, 0,
@@ -72,7 +74,11 @@ def model(
     def step_in(s, m):
         books = check(s, m)[1]  # Delivery.written, of one behind with nothing to skip
         delta = books - s.rendered
-        own = publish_pair(WORKER, s.position, s.rendered) if worker_check_at_step_in else []
+        own = (
+            publish_pair(WORKER, s.position, s.rendered)
+            if worker_check_at_step_in
+            else []
+        )
         share = [("delta", m, delta), ("flag", m, 1)]
         share = share if delta_first else share[::-1]
         return (own + share if own_check_first else share + own) + [("in step", m)]
@@ -88,16 +94,18 @@ def model(
                 if s.members[m].flag and buries:
                     position, rendered = check(s, WORKER)
                     bury += set_check(m, position, rendered + s.members[m].delta)
-            yield "KILL", s._replace(
-                alive=False, kills=s.kills - 1, task=(*bury, ("successor",)), members=tuple(
-                    x._replace(in_step=False) for x in s.members)
-            )  # fmt: skip
+            task = (*bury, ("successor",))
+            left = tuple(x._replace(in_step=False) for x in s.members)
+            s2 = s._replace(alive=False, kills=s.kills - 1, task=task, members=left)
+            yield "KILL", s2
 
     def loop(s):
         if s.appends:
             yield "publish", s._replace(head=s.head + 1, appends=s.appends - 1)
         if s.position < s.head:
-            writes = [("write", m, s.position) for m in everybody if s.members[m].in_step]
+            writes = [
+                ("write", m, s.position) for m in everybody if s.members[m].in_step
+            ]
             task = [*writes, ("rendered",)] if sends_first else [("rendered",), *writes]
             task = task if writes else []
             yield "deliver", s._replace(position=s.position + 1, task=tuple(task))
@@ -105,8 +113,14 @@ def model(
             x = s.members[m]
             if x.in_step:
                 if s.leaves:
-                    task = [*set_check(m, s.position, s.rendered + x.delta), ("behind", m, s.position, 0)]
-                    yield f"{m} leaves the step", s._replace(task=tuple(task), leaves=s.leaves - 1)
+                    task = [
+                        *set_check(m, s.position, s.rendered + x.delta),
+                        ("behind", m, s.position, 0),
+                    ]
+                    yield (
+                        f"{m} leaves the step",
+                        s._replace(task=tuple(task), leaves=s.leaves - 1),
+                    )
             elif not x.skip and x.offset == s.position:
                 yield f"{m} steps in", s._replace(task=tuple(step_in(s, m)))
             elif x.offset < s.position:
@@ -132,7 +146,10 @@ def model(
             yield f"{op}", s._replace(checks=replaced(s.checks, who, (n, *both)))
         elif name == "flip":
             n, *both = s.checks[words[0]]
-            yield f"{op}", s._replace(checks=replaced(s.checks, words[0], (n + 1 & 3, *both)))
+            yield (
+                f"{op}",
+                s._replace(checks=replaced(s.checks, words[0], (n + 1 & 3, *both))),
+            )
         elif name == "flag":
             yield f"{op}", member(s, words[0], flag=words[1])
         elif name == "delta":
@@ -154,7 +171,10 @@ def model(
         elif name == "fall":
             m, begin, sent = words
             grown = s.rendered - (0 if sends_first else UNITS)
-            task = [*set_check(m, begin, grown + s.members[m].delta), ("behind", m, begin, sent)]
+            task = [
+                *set_check(m, begin, grown + s.members[m].delta),
+                ("behind", m, begin, sent),
+            ]
             yield f"{m} falls behind", s._replace(task=(*task, *rest))
         elif name == "rendered":
             new = s.rendered + UNITS
@@ -171,8 +191,11 @@ def model(
             for m, x in enumerate(s.members):
                 offset, written = check(s, m)
                 members.append(x._replace(offset=offset, skip=x.written - written))
-            yield "successor", s._replace(
-                members=tuple(members), alive=True, position=s.head, rendered=0
+            yield (
+                "successor",
+                s._replace(
+                    members=tuple(members), alive=True, position=s.head, rendered=0
+                ),
             )
 
     def replaced(checks, who, value):
@@ -187,7 +210,9 @@ def model(
                 position, rendered = check(s, WORKER)
                 offset, written = position, rendered + x.delta
             if written != (offset - x.begin) * UNITS or written > x.written:
-                return f"{m} has {x.written} and would go on from line {offset} as if at {written}"
+                return (
+                    f"{m} has {x.written}, and goes on from {offset} as if at {written}"
+                )
 
     return start, steps, wrong, lambda s: None
 

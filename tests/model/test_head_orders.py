@@ -45,7 +45,10 @@ def model(stores=FILL_THEN_N, triples=2, looks_again=True):
             yield "store n", s._replace(n=new)
         else:
             said = (new, tail) if store == "seq" else (seq, new)
-            yield f"store {store}", s._replace(triples=put(s.triples, new % triples, said))
+            yield (
+                f"store {store}",
+                s._replace(triples=put(s.triples, new % triples, said)),
+            )
 
     def read(s):
         at, n, seq, tail = s.reader

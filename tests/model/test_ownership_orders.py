@@ -2,7 +2,7 @@
 
 Follows acceptor.Acceptor._admit, _seat and _give_back; worker.Worker.take_seat, _give
 and _close; keeper.Keeper (keep, closed, free, deal_to, deal, look, hand_off) and
-supervisor.Supervisor._bury.  One slot is used by two members, one after the other,
+crew.Crew.reap.  One slot is used by two members, one after the other,
 so that what is stale can meet what is new.  Not modelled: the dups that a giver and
 the acceptor keep until they see `seated`, which only matter without a supervisor.
 """
@@ -54,15 +54,18 @@ class State(NamedTuple):
     overdue: int  # how often a login may take too long
 
 
+# The defaults are the right way.  Each size bounds the walk; each other argument is a
+# way to do it wrong, which a test at the end shows to be caught.
 def model(
     kills=1, gives=1, copies=1, overdue=0, members=2,
-    giver_stores_owner=True, seated_first=True, kept_generation=True, handoff_generation=True,
-    looks=True, worker_frees=False, dup_first=True, giver_takes_back=False,
+    giver_stores_owner=True, seated_first=True, kept_generation=True,
+    handoff_generation=True, looks=True, worker_frees=False, dup_first=True,
+    giver_takes_back=False,
 ):  # fmt: skip
     start = State(
         Slot(), Acceptor(), ((),) * (WORKERS + 1), (), ((),) * WORKERS,
-        tuple(Worker(incarnation=n + 1) for n in range(WORKERS)), (), ("away",) * members,
-        ("loop",), WORKERS, kills, gives, copies, overdue,
+        tuple(Worker(incarnation=n + 1) for n in range(WORKERS)), (),
+        ("away",) * members, ("loop",), WORKERS, kills, gives, copies, overdue,
     )  # fmt: skip
 
     def steps(s):
@@ -70,7 +73,10 @@ def model(
             # One after the other: the place is the same one.
             done = all(other in ("left", "turned away") for other in s.members[:m])
             if s.members[m] == "away" and done:
-                yield f"member {m} connects", s._replace(members=put(s.members, m, "waiting"))
+                yield (
+                    f"member {m} connects",
+                    s._replace(members=put(s.members, m, "waiting")),
+                )
         if s.acceptor.at != "dead":
             yield from accept(s)
         for me in range(WORKERS):
@@ -97,18 +103,29 @@ def model(
             return s._replace(acceptor=a._replace(at=at, **changes))
 
         if s.kills:
-            yield f"KILL acceptor at {a.at}", s._replace(acceptor=Acceptor("dead"), kills=s.kills - 1)
+            yield (
+                f"KILL acceptor at {a.at}",
+                s._replace(acceptor=Acceptor("dead"), kills=s.kills - 1),
+            )
         if a.at == "loop":
             for m in range(members):
                 if s.members[m] == "waiting" and slot.state == FREE and not a.claimed:
                     g = slot.generation + 1
-                    s2 = s._replace(slot=Slot(CLAIMED, g), members=put(s.members, m, "logging in"))
-                    yield f"acceptor: claims as gen {g}", then("keep", s2, claimed=(g, m))
+                    s2 = s._replace(
+                        slot=Slot(CLAIMED, g), members=put(s.members, m, "logging in")
+                    )
+                    yield (
+                        f"acceptor: claims as gen {g}",
+                        then("keep", s2, claimed=(g, m)),
+                    )
             if s.kept:
                 g, rest = s.kept[0], s._replace(kept=s.kept[1:])
                 if a.claimed and (not kept_generation or a.claimed[0] == g):
                     for w in range(WORKERS):
-                        yield f"acceptor: KEPT gen {g}, for w{w}", then("owner", rest, worker=w)
+                        yield (
+                            f"acceptor: KEPT gen {g}, for w{w}",
+                            then("owner", rest, worker=w),
+                        )
                 else:
                     yield f"acceptor: stale KEPT gen {g}", then("loop", rest)
             if a.claimed and s.overdue:
@@ -118,19 +135,28 @@ def model(
                     members=put(s.members, m, "turned away"),
                 )  # fmt: skip
                 s2 = report(s2, WORKERS, "closed", g)
-                yield f"acceptor: gen {g} overdue, given back", then("loop", s2, claimed=())
+                yield (
+                    f"acceptor: gen {g} overdue, given back",
+                    then("loop", s2, claimed=()),
+                )
         elif a.at == "keep":
             yield "acceptor: KEEP", then("loop", report(s, WORKERS, "keep", *a.claimed))
         elif a.at == "owner":
             inc = s.workers[a.worker].incarnation
-            yield f"acceptor: owner = {inc}", then("live", s._replace(slot=slot._replace(owner=inc)))
+            yield (
+                f"acceptor: owner = {inc}",
+                then("live", s._replace(slot=slot._replace(owner=inc))),
+            )
         elif a.at == "live":
             s2 = s._replace(
-                slot=slot._replace(state=LIVE), members=put(s.members, a.claimed[1], "in")
+                slot=slot._replace(state=LIVE),
+                members=put(s.members, a.claimed[1], "in"),
             )
             yield "acceptor: live", then("send", s2)
         elif a.at == "send":
-            s2 = sent(s, a.worker, a.claimed) or report(s, WORKERS, "unsent", a.claimed[0])
+            s2 = sent(s, a.worker, a.claimed) or report(
+                s, WORKERS, "unsent", a.claimed[0]
+            )
             yield f"acceptor: HANDOFF to w{a.worker}", then("loop", s2, claimed=())
 
     # --- a worker ---
@@ -162,12 +188,18 @@ def model(
                 slot=slot._replace(state=FREE if worker_frees else CLOSING),
                 members=put(s.members, what[1], "left"),
             )
-            yield f"member {what[1]} leaves, w{me}: closing", then(s2, serves=left, task=("closed", what))
+            yield (
+                f"member {what[1]} leaves, w{me}: closing",
+                then(s2, serves=left, task=("closed", what)),
+            )
             if s.gives:
                 peer = 1 - me
                 inc = s.workers[peer].incarnation
                 s2 = s._replace(gives=s.gives - 1)
-                yield f"w{me}: stops, to give to {inc}", then(s2, serves=left, task=("give", what, peer, inc))
+                yield (
+                    f"w{me}: stops, to give to {inc}",
+                    then(s2, serves=left, task=("give", what, peer, inc)),
+                )
 
     def go_on(s, me, w, slot, then):
         task, what, *more = w.task
@@ -182,7 +214,10 @@ def model(
         elif task == "give":
             peer, inc = more
             new = slot._replace(owner=inc) if giver_stores_owner else slot
-            yield f"w{me}: owner = {inc}", then(s._replace(slot=new), task=("send", what, peer))
+            yield (
+                f"w{me}: owner = {inc}",
+                then(s._replace(slot=new), task=("send", what, peer)),
+            )
         elif task == "send":
             peer = more[0]
             s2 = sent(s, peer, what)
@@ -195,8 +230,9 @@ def model(
                 yield f"w{me}: UNSENT", then(report(s, me, "unsent", what[0]), task=())
         elif task == "back":
             new = slot._replace(owner=w.incarnation, seated=w.incarnation)
-            yield f"w{me}: owner = {w.incarnation} again", then(
-                s._replace(slot=new), serves=(*w.serves, what), task=()
+            yield (
+                f"w{me}: owner = {w.incarnation} again",
+                then(s._replace(slot=new), serves=(*w.serves, what), task=()),
             )
 
     # --- the supervisor ---
@@ -212,9 +248,15 @@ def model(
 
         if at == "free":  # close the dup, then free the slot
             if (s.keeper or not more) and dup_first:
-                yield "supervisor: closes the dup", then(s._replace(keeper=()), "free 2")
+                yield (
+                    "supervisor: closes the dup",
+                    then(s._replace(keeper=()), "free 2"),
+                )
             else:
-                yield "supervisor: frees", then(s._replace(slot=slot._replace(state=FREE)), "free 3")
+                yield (
+                    "supervisor: frees",
+                    then(s._replace(slot=slot._replace(state=FREE)), "free 3"),
+                )
         elif at == "free 2":
             yield "supervisor: frees", then(s._replace(slot=slot._replace(state=FREE)))
         elif at == "free 3":
@@ -222,8 +264,16 @@ def model(
         elif at == "deal":
             who = more[0]
             if orphan:
-                yield "supervisor: to the successor", then(
-                    s._replace(slot=slot._replace(owner=s.incarnations + 1, seated=0)), "spawn", who, s.keeper
+                yield (
+                    "supervisor: to the successor",
+                    then(
+                        s._replace(
+                            slot=slot._replace(owner=s.incarnations + 1, seated=0)
+                        ),
+                        "spawn",
+                        who,
+                        s.keeper,
+                    ),
                 )
                 for w in range(WORKERS):
                     if s.workers[w].life != "gone":
@@ -235,18 +285,29 @@ def model(
             inc = s.incarnations + 1
             task = ("seat", seat) if seat else ()
             workers = put(s.workers, who, Worker("lives", inc, (), task))
-            yield f"supervisor: w{who} is {inc}", then(s._replace(workers=workers, incarnations=inc))
+            yield (
+                f"supervisor: w{who} is {inc}",
+                then(s._replace(workers=workers, incarnations=inc)),
+            )
         elif at in ("give 1", "give 2"):
             w, who = more
             inc = s.workers[w].incarnation
             first = (at == "give 1") == seated_first
             change = {"seated": 0} if first else {"owner": inc}
-            done = then(s._replace(slot=slot._replace(**change)), "give 2" if at == "give 1" else "give 3", w, who)
+            done = then(
+                s._replace(slot=slot._replace(**change)),
+                "give 2" if at == "give 1" else "give 3",
+                w,
+                who,
+            )
             yield f"supervisor: {change}", done
         elif at == "give 3":
             w, who = more
             s2 = sent(s, w, s.keeper) or s
-            yield f"supervisor: HANDOFF to w{w}", then(s2, *(("spawn", who, ()) if who >= 0 else ("loop",)))
+            yield (
+                f"supervisor: HANDOFF to w{w}",
+                then(s2, *(("spawn", who, ()) if who >= 0 else ("loop",))),
+            )
         else:
             yield from watch(s, slot, orphan, then)
 
@@ -259,13 +320,19 @@ def model(
             turned = tuple("turned away" if m == "logging in" else m for m in s.members)
             if slot.state == CLAIMED:
                 fresh = fresh._replace(members=turned)
-                yield "supervisor: acceptor dead, frees what it claimed", then(fresh, "free", slot.generation)
+                yield (
+                    "supervisor: acceptor dead, frees what it claimed",
+                    then(fresh, "free", slot.generation),
+                )
             else:
                 yield "supervisor: new acceptor", then(fresh._replace(members=turned))
         for w in range(WORKERS):
             if s.workers[w].life == "dead" and not s.reports[w]:
                 gone = put(s.workers, w, s.workers[w]._replace(life="gone"))
-                yield f"supervisor: reaps w{w}", then(s._replace(workers=gone), "deal", w)
+                yield (
+                    f"supervisor: reaps w{w}",
+                    then(s._replace(workers=gone), "deal", w),
+                )
         if not looks:
             return
         if slot.state == CLOSING and s.keeper:
@@ -300,7 +367,13 @@ def model(
             else:
                 yield f"supervisor: discards the dup of gen {g}", then(s)
         elif kind == "closed":
-            if current and slot.state == CLOSING or worker_frees and s.keeper and s.keeper[0] == g:
+            if (
+                current
+                and slot.state == CLOSING
+                or worker_frees
+                and s.keeper
+                and s.keeper[0] == g
+            ):
                 yield f"supervisor: CLOSED gen {g}", then(s, "free", g)
             else:
                 yield f"supervisor: stale CLOSED gen {g}", then(s)

@@ -1,9 +1,10 @@
 """Law 11: one head of the log, and every session in one pool, whoever takes over.
 
 Follows takeover.move_head, find and Farewell; worker.Worker._is_over and _packed_up;
-succession.Succession; keeper.Keeper.adopt.  The first supervisor is dead when it begins; each of the next may be killed between any
-two steps of its take-over, and then another one is started.  How a worker's death
-in the middle of an append is settled is in test_append_orders.py.
+succession.Succession; keeper.Keeper.adopt.  The first supervisor is dead when it
+begins; each of the next may be killed between any two steps of its take-over, and then
+another one is started.  How a worker's death in the middle of an append is settled is
+in test_append_orders.py.
 """
 
 from typing import NamedTuple
@@ -38,6 +39,8 @@ class State(NamedTuple):
     kills: int
 
 
+# The defaults are the right way.  Each size bounds the walk; each other argument is a
+# way to do it wrong, which a test at the end shows to be caught.
 def model(
     kills=1, lines=(1, 1), old_workers=1,
     marks=True, copies_first=True, locks=True, opens_late=True, looks_at_inode=True,
@@ -71,19 +74,28 @@ def model(
         if not w.ready:
             yield f"{who} is ready", changed(s, me, ready=True)
         if w.asks:
-            if s.supervisor == w.block or s.at in ("dead", "begin") or w.at != str(s.supervisor):
+            if (
+                s.supervisor == w.block
+                or s.at in ("dead", "begin")
+                or w.at != str(s.supervisor)
+            ):
                 # It has gone who was asked.
                 yield f"{who}: no answer", changed(s, me, asks=(), at="loop")
             return
         if w.at == "loop":
             if w.inbox:
-                taken = changed(s, me, sessions=(*w.sessions, w.inbox[0]), inbox=w.inbox[1:])
+                taken = changed(
+                    s, me, sessions=(*w.sessions, w.inbox[0]), inbox=w.inbox[1:]
+                )
                 yield f"{who} seats {w.inbox[0]}", taken
             for m, taken in w.sessions:
                 there_is_input = taken < lines[m] and m not in w.packed
                 knows = not s.moved_to[w.block] or not marks
                 if there_is_input and knows and s.lock is None and has_head(s, w):
-                    yield f"{who}: LOCK_EX", changed(s._replace(lock=me), me, at=("locked", m, taken))
+                    yield (
+                        f"{who}: LOCK_EX",
+                        changed(s._replace(lock=me), me, at=("locked", m, taken)),
+                    )
             if orphan and s.moved_to[w.block]:
                 yield from hand_over(s, me, w, who)
             elif orphan and never_had_a_log(s, w) and not w.sessions and not w.inbox:
@@ -94,13 +106,23 @@ def model(
                 yield f"{who}: moved", changed(s._replace(lock=None), me, at="loop")
             else:
                 file = (*s.file[: s.heads[w.block] or 0], (m, taken))
-                yield f"{who}: cut, write", changed(s._replace(file=file), me, at=("written", m, taken))
+                yield (
+                    f"{who}: cut, write",
+                    changed(s._replace(file=file), me, at=("written", m, taken)),
+                )
         elif w.at[0] == "written":
             _, m, taken = w.at
             head = (s.heads[w.block] or 0) + 1
-            s2 = s._replace(heads=put(s.heads, w.block, head), said=(*s.said, (m, taken)), lock=None)
-            sessions = tuple((m, taken + 1) if x == (m, taken) else x for x in w.sessions)
-            yield f"{who}: publish, unlock", changed(s2, me, sessions=sessions, at="loop")
+            s2 = s._replace(
+                heads=put(s.heads, w.block, head), said=(*s.said, (m, taken)), lock=None
+            )
+            sessions = tuple(
+                (m, taken + 1) if x == (m, taken) else x for x in w.sessions
+            )
+            yield (
+                f"{who}: publish, unlock",
+                changed(s2, me, sessions=sessions, at="loop"),
+            )
 
     def never_had_a_log(s, w):
         if asks_who_was_named:
@@ -117,8 +139,15 @@ def model(
             yield f"{who} leaves", changed(s, me, at="gone")
         elif s.at not in ("dead", "begin"):
             m = w.sessions[0][0]
-            yield f"{who} hands over {m}", changed(
-                s, me, asks=w.sessions[0], packed=w.packed | {m}, at=str(s.supervisor)
+            yield (
+                f"{who} hands over {m}",
+                changed(
+                    s,
+                    me,
+                    asks=w.sessions[0],
+                    packed=w.packed | {m},
+                    at=str(s.supervisor),
+                ),
             )
 
     # --- the supervisors after the first ---
@@ -135,21 +164,32 @@ def model(
         if s.at == "dead":
             if me + 1 < blocks:
                 workers = (*s.workers, Worker(me + 1, ready=False))
-                yield f"supervisor {me + 1} starts", s._replace(
-                    supervisor=me + 1, at="begin", workers=workers, known=frozenset(), answer=()
+                yield (
+                    f"supervisor {me + 1} starts",
+                    s._replace(
+                        supervisor=me + 1,
+                        at="begin",
+                        workers=workers,
+                        known=frozenset(),
+                        answer=(),
+                    ),
                 )
             return
         if s.kills:
             lock = None if s.lock == "supervisor" else s.lock
-            yield f"KILL supervisor {me} at {s.at}", s._replace(
-                at="dead", kills=s.kills - 1, lock=lock, answer=()
+            yield (
+                f"KILL supervisor {me} at {s.at}",
+                s._replace(at="dead", kills=s.kills - 1, lock=lock, answer=()),
             )
         ours = [n for n, w in enumerate(s.workers) if w.block == me][0]
         if s.at == "begin":
             yield "control.sock is there", s._replace(at="boots")
         elif s.at == "boots":
             if s.workers[ours].ready and (s.lock is None or not locks):
-                yield "supervisor: LOCK_EX", s._replace(lock="supervisor" if locks else s.lock, at="copy")
+                yield (
+                    "supervisor: LOCK_EX",
+                    s._replace(lock="supervisor" if locks else s.lock, at="copy"),
+                )
         elif s.at in ("copy", "mark"):
             old = chain(s)[-1]
             new_heads = put(s.heads, me, s.heads[old] if old != me else 0)
@@ -157,20 +197,38 @@ def model(
             marked = s._replace(moved_to=put(s.moved_to, old, me))
             if s.at == "copy":
                 s2 = copied if copies_first else marked
-                yield "supervisor: copies the head" if copies_first else "marks", s2._replace(at="mark")
-            else:
-                s2 = marked if copies_first else s._replace(
-                    heads=put(s.heads, me, s.heads[s.moved_to.index(me)])
+                yield (
+                    "supervisor: copies the head" if copies_first else "marks",
+                    s2._replace(at="mark"),
                 )
-                yield "supervisor: moved_to" if copies_first else "copies", s2._replace(at="unlock")
+            else:
+                s2 = (
+                    marked
+                    if copies_first
+                    else s._replace(
+                        heads=put(s.heads, me, s.heads[s.moved_to.index(me)])
+                    )
+                )
+                yield (
+                    "supervisor: moved_to" if copies_first else "copies",
+                    s2._replace(at="unlock"),
+                )
         elif s.at == "unlock":
-            yield "supervisor: unlock", s._replace(lock=None if locks else s.lock, at="takes over")
+            yield (
+                "supervisor: unlock",
+                s._replace(lock=None if locks else s.lock, at="takes over"),
+            )
         if s.answer:
             asker, taken = s.answer
             if s.workers[asker].asks:
                 m = s.workers[asker].asks[0]
                 left = tuple(x for x in s.workers[asker].sessions if x[0] != m)
-                yield f"TAKEN {m}", changed(s._replace(answer=()), asker, asks=(), sessions=left, at="loop")
+                yield (
+                    f"TAKEN {m}",
+                    changed(
+                        s._replace(answer=()), asker, asks=(), sessions=left, at="loop"
+                    ),
+                )
         elif s.at == "takes over" or not opens_late and s.at == "boots":
             for asker, w in enumerate(s.workers):
                 if w.asks and w.at == str(me) and is_its_turn(s, w):
@@ -195,7 +253,10 @@ def model(
                 told = changed(s, asker, asks=(), sessions=left, at="loop")
                 yield f"TAKEN {m}, not adopted yet", told._replace(answer=())
         elif not honest:
-            yield f"supervisor: TAKEN {m}, though nobody is ready", s._replace(answer=(asker, True))
+            yield (
+                f"supervisor: TAKEN {m}, though nobody is ready",
+                s._replace(answer=(asker, True)),
+            )
 
     # --- what must hold ---
 
