@@ -20,6 +20,15 @@ from papaya_pool import control, errors, logbook, records, scoreboard, settings,
 from papaya_pool import __version__
 from papaya_pool.room import Room
 
+_EPILOG = """\
+exit codes:
+  0   done
+  1   it failed, and why is one line on stderr
+  2   a mistake on the command line
+  69  no pool there
+  77  not permitted
+"""
+
 _PATIENCE_S = 30.0
 _LOOK_S = 0.05
 
@@ -295,6 +304,8 @@ def parser() -> settings.Parser:
     options = settings.Parser(
         prog="papaya-ctl",
         description="Look at a running papaya-pool, and steer it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     options.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -334,9 +345,10 @@ def parser() -> settings.Parser:
     add("reload", _plain("reload", "the key was read again"), "read keys and settings again")
     add("upgrade", _upgrade, "run the code that is on disk now; members stay")
     log = add("log", _log, "print the log")
-    log.add_argument("--from", dest="first", metavar="SEQ", type=int, default=1)
-    log.add_argument("--to", dest="last", metavar="SEQ", type=int)
-    log.add_argument("--grep", metavar="TEXT", default="")
+    log.add_argument("--from", dest="first", metavar="SEQ", type=int, default=1,
+                     help="the first message (default: 1)")  # fmt: skip
+    log.add_argument("--to", dest="last", metavar="SEQ", type=int, help="the last one")
+    log.add_argument("--grep", metavar="TEXT", default="", help="only lines with this in them")
     add("verify", _verify, "check every line of the log")
     add("salvage", _salvage, "write the valid lines of a damaged log to a new one")
     add("invite", _invite, "print what lets somebody in")

@@ -20,7 +20,7 @@ sys.path.insert(0, str(TOOLS))
 import judge  # noqa: E402
 import load  # noqa: E402
 
-PROGRAMS = ["chaos", "bench", "load.py", "dumplog.py", "dumpboard.py", "torn.py"]
+PROGRAMS = ["chaos", "bench", "load.py", "dumplog.py", "dumpboard.py", "pages.py", "torn.py"]
 PARTS = [
     "check", "load.c", "reference.c", "asyncio_chat.py",
     "stage.py", "crowd.py", "judge.py", "wire.py", "proc.py",

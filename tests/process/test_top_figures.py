@@ -347,6 +347,15 @@ def test_no_pool_there_is_one_line_and_69(tmp_path, mode):
         )
 
 
+def test_without_psutil_it_is_one_line_and_69():
+    hide = "import sys; sys.modules['psutil'] = None; import papaya_pool.top"
+    command = [sys.executable, "-c", hide]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stdout) == (69, "")
+    assert done.stderr.startswith("papaya-top: needs psutil")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_pool_that_was_killed_is_no_pool(start_pool):
     pool = start_pool()
     state = pool.state_dir.with_name("copy")
