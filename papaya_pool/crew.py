@@ -56,8 +56,9 @@ class Crew:
         events: poller.Poller,
         seats: Callable[[sb.ProcessSlot, int], list[Seat]],
         life: Callable[[int, int, socket.socket, list[Seat]], Life],
+        deadline_s: float,
     ) -> None:
-        self.board = board
+        self.board, self._deadline_s = board, deadline_s
         self.places = [Place(slot.number) for slot in board.processes]
         self.places[-1].wanted = False  # our own
         self.workers = self.places[: board.worker_count]
@@ -97,23 +98,31 @@ class Crew:
 
     # --- forking ---
 
-    def spawn(self, place: Place, now: float) -> None:
-        """Fill an empty slot; a worker's with every session whose owner is dead."""
+    def spawn(self, place: Place, now: float) -> bool:
+        """Fill an empty slot; a worker's with every session whose owner is dead.
+
+        False if it could not be: then those sessions are nobody's again.
+        """
         slot = self.board.processes[place.slot]
         try:
-            self._spawn(place, slot)
+            self._spawn(place, slot, now)
         except OSError as err:  # no memory, no pids, no descriptors: later
             place.not_before_s = now + _RETRY_S
             process.log_line(slot, event="cannot-fork", reason=err)
+            return False
+        return True
 
-    def _spawn(self, place: Place, slot: sb.ProcessSlot) -> None:
+    def _spawn(self, place: Place, slot: sb.ProcessSlot, now: float) -> None:
         incarnation = self.board.new_incarnation()
         takes = place in self.workers and not place.drained
         seats = self._seats(slot, incarnation) if takes else []
         slot.incarnation = incarnation
         slot.generation += 1
         slot.state, slot.started_ms = sb.STARTING, time.time_ns() // 1_000_000
-        slot.deadline_ns = slot.waiting = slot.in_hand = slot.sessions = slot.lag = 0
+        slot.waiting = slot.in_hand = slot.sessions = slot.lag = 0
+        # Else one that hangs before its first turn would never be late.
+        promises = place in self.workers or place is self.acceptor
+        slot.deadline_ns = int((now + self._deadline_s) * 1e9) if promises else 0
         ours, theirs = handoff.pair()
         life = self._life(place.slot, incarnation, theirs, seats)
         memory = len(self.board.octets) + _MEMORY_BYTES

@@ -39,10 +39,10 @@ H_MOVED_TO, H_LOG_ID, H_MOVED_FROM = 256, 320, 384  # texts: byte offsets
 
 # --- words of a process slot ---------------------------------------------------------
 # The first line is the supervisor's, the others are the process's own.
-(P_PID, P_INCARNATION, P_GENERATION, P_STATE, P_STARTED_MS, P_SEEN_DEAD) = range(6)
+(P_PID, P_INCARNATION, P_GENERATION, P_STATE, P_STARTED_MS) = range(5)
 (P_DEADLINE_NS, P_WAITING, P_SESSIONS, P_IN_HAND, P_POSITION, P_LAG) = range(8, 14)
 (P_MESSAGES, P_LINES, P_BYTES_IN, P_DELIVERIES, P_BYTES_OUT, P_LOCK_NS) = range(16, 22)
-(P_MOVES_IN, P_MOVES_OUT, P_TORN, P_ADMITTED, P_REFUSED, P_WAKES) = range(22, 28)
+(P_MOVES_IN, P_MOVES_OUT, P_TORN, P_ADMITTED, P_REFUSED) = range(22, 27)
 P_CHECK_N, P_CHECK = 32, 33  # and 35: (position, rendered bytes) of classic in step
 PROCESS_WORDS = 40
 
@@ -58,7 +58,7 @@ ROLES = ("acceptor", "syncer", "supervisor")
 (S_DIALECT, S_WRITTEN_BEFORE, S_START, S_HISTORY_END, S_PREAMBLE_SIZE) = range(4, 9)
 (S_INPUT_READ, S_INPUT_TAKEN, S_LINES_TAKEN) = range(9, 12)
 (S_PENDING_POSITION, S_PENDING_LINES, S_PENDING_SEQ) = range(12, 15)
-(S_ENDING, S_EXACT, S_CURSOR, S_WRITTEN) = range(15, 19)
+(S_ENDING, S_EXACT, S_WRITTEN) = range(15, 18)
 S_CHECK_N, S_CHECK = 19, 20  # S_CHECK and S_CHECK + 2: (offset, written)
 (S_SINCE_MS, S_INPUT_MS, S_MOVES, S_CPU_NS, S_MESSAGES) = range(24, 29)
 (S_DEATHS, S_DEATH_TAKEN, S_ALONE, S_BYTES_OUT, S_LAG) = range(29, 34)
@@ -123,7 +123,7 @@ class ProcessSlot:
     position, lag = _word(P_POSITION), _word(P_LAG)
     messages, lines, bytes_in = _word(P_MESSAGES), _word(P_LINES), _word(P_BYTES_IN)
     deliveries, bytes_out = _word(P_DELIVERIES), _word(P_BYTES_OUT)
-    lock_ns, torn, wakes = _word(P_LOCK_NS), _word(P_TORN), _word(P_WAKES)
+    lock_ns, torn = _word(P_LOCK_NS), _word(P_TORN)
     moves_in, moves_out = _word(P_MOVES_IN), _word(P_MOVES_OUT)
     admitted, refused = _word(P_ADMITTED), _word(P_REFUSED)
 
@@ -152,7 +152,7 @@ class SessionSlot:
     lines_taken, pending_seq = _word(S_LINES_TAKEN), _word(S_PENDING_SEQ)
     pending_position, pending_lines = _word(S_PENDING_POSITION), _word(S_PENDING_LINES)
     ending, exact = _word(S_ENDING), _word(S_EXACT)
-    cursor, written = _word(S_CURSOR), _word(S_WRITTEN)
+    written = _word(S_WRITTEN)
     since_ms, input_ms, moves = _word(S_SINCE_MS), _word(S_INPUT_MS), _word(S_MOVES)
     cpu_ns, messages = _word(S_CPU_NS), _word(S_MESSAGES)
     deaths, death_taken, alone = _word(S_DEATHS), _word(S_DEATH_TAKEN), _word(S_ALONE)

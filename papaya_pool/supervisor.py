@@ -86,7 +86,9 @@ class Supervisor:
         self._latch = latch.make(settings.workers, settings.portable)
         self._pool = Pool(settings, room, self.board, self._latch, inboxes)
         self._events = poller.make(settings.portable)
-        self.crew = crew.Crew(self.board, self._events, self._seats, self._life)
+        self.crew = crew.Crew(
+            self.board, self._events, self._seats, self._life, settings.worker_deadline_s
+        )
         self.crew.acceptor.wanted = not self._succession.under_way
         self.crew.syncer.wanted = settings.fsync == "interval"
         self.keeper = keeper.Keeper(self.board, inboxes, self.crew.incarnations)
@@ -214,7 +216,8 @@ class Supervisor:
             if isinstance(act, GiveUp):
                 raise errors.CannotBoot(f"{act.why}; see the lines above")
             if isinstance(act, Spawn):
-                self.crew.spawn(self.crew.places[act.slot], now)
+                if not self.crew.spawn(self.crew.places[act.slot], now):
+                    self.keeper.deal()
             elif isinstance(act, Kill):
                 self.crew.ask_where(act, now)
         self.office.go_on()

@@ -68,6 +68,13 @@ def count(fd: int) -> Count:
     )
 
 
+def is_whole(fd: int, read: int) -> bool:
+    """Whether `read` is all that ever came on a connection that is over."""
+    with borrowed(fd) as conn:
+        received = _info(conn)[2]
+    return read in (received, received - 1)  # a FIN counts as a byte
+
+
 def _info(conn: socket.socket) -> tuple[int, int, int]:
     info = conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
     acked, received = struct.unpack_from("=QQ", info, _BYTES_ACKED_AT)
