@@ -11,13 +11,26 @@ raise_descriptor_limit()
 @pytest.fixture
 def start_pool(tmp_path):
     """Start pools; each is stopped at the end, and must leave nothing behind."""
+    with starter(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_shared_pool(tmp_path_factory):
+    """The same for a whole file, where a start for each of its tests costs too much."""
+    with starter(tmp_path_factory.mktemp("shared")) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def starter(directory):
     pools = []
 
     def start(*args, state_dir=None, **how):
         pool = Pool.__new__(Pool)
         pools.append(pool)
         pool.process = None
-        pool.__init__(state_dir or tmp_path / f"st{len(pools)}", *args, **how)
+        pool.__init__(state_dir or directory / f"st{len(pools)}", *args, **how)
         return pool
 
     yield start

@@ -58,8 +58,8 @@ def test_an_acceptor_killed_at_any_line_of(start_pool, name):
     with pool.join("ann", last=0) as ann:
         said = killed = 0
         for line in lines_of(name):
-            pool.arm(function=name, line=line)
             pid = until(lambda: pool.pids().get("acceptor"))
+            pool.arm(function=name, line=line)
             for _ in range(2):
                 with until(lambda: join(pool), within=10) as member:
                     member.say(f"message {said}")

@@ -34,8 +34,9 @@ def test_it_ends_alone_after_two_deaths_while_the_others_chat_on(crowd):
         for member in members:
             member.say(f"message {said}")
             said += 1
-    read_all(members, lambda member: f"message {said - 1}" in member.stream.decode())
+    until(lambda: sum(text.startswith("message") for text in pool.texts()) == said)
     until(lambda: pool.sessions() == len(members))
+    read_all(members, lambda member: member.count() == len(pool.texts()))
     assert [words["name"] for words in pool.events("quarantined")] == ["mallory"]
     deaths = [words for words in pool.events("reaped") if words.get("signal") == "SIGABRT"]
     assert len(deaths) == 2
@@ -57,7 +58,6 @@ def test_who_was_only_near_is_not_blamed(crowd):
         pool.disarm()
         members[0].say("hello")
         read_all([*members, mallory], lambda member: "hello" in member.stream.decode())
-        mallory.read_text("deadly once") if not pool.events("quarantined") else None
         assert len(pool.events("quarantined")) <= 1
 
 
