@@ -30,6 +30,15 @@ def test_every_field_has_its_writer(table, name):
     assert AS_ONE.get(name, name) in words(PARTS[TABLES[table]])
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_every_row_is_a_field(table):
+    names = {constant.lower() for constant in vars(scoreboard)}
+    first = re.findall(r"^\| ([^|]*`[^|]*)\|", PARTS[TABLES[table]], re.MULTILINE)
+    named = {word for column in first for word in re.findall(r"`(\w+)`", column)}
+    texts = {"name", "address", "token", "preamble"} if table == "S" else set()
+    assert named - texts <= {name.partition("_")[2] for name in names}
+
+
 def test_every_file_that_it_names_exists():
     named = [word for word in words(PAGE) if word.endswith(".py")]
     folders = [ROOT, ROOT / "papaya_pool", ROOT / "tests" / "model"]
