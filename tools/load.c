@@ -99,27 +99,25 @@ static double quantile_us(double q)
 
 /* --- what comes ---------------------------------------------------------------- */
 
-static int8_t digit_of[256];
+static uint64_t digit_of[256]; /* of what is no digit: NO_DIGIT */
+static const uint64_t NO_DIGIT = 1ull << 63;
 
-static int read_hex(const char *text, int digits, uint64_t *value)
+static inline uint64_t read_hex(const char *text, int digits)
 {
-    *value = 0;
-    int bad = 0;
+    uint64_t value = 0, bad = 0;
     for (int i = 0; i < digits; i++) {
-        int digit = digit_of[(unsigned char)text[i]];
-        bad |= digit; /* negative if one of them is no digit */
-        *value = *value << 4 | (digit & 15);
+        uint64_t digit = digit_of[(unsigned char)text[i]];
+        bad |= digit;
+        value = value << 4 | (digit & 15);
     }
-    return bad >= 0;
+    return value | (bad & NO_DIGIT);
 }
 
 /* One of our own lines has arrived, without what the server put before it. */
 static void deliver(Member *member, const char *line)
 {
-    uint64_t sender, seq, stamp;
-    if (!read_hex(line + 1, 2, &sender) || !read_hex(line + 3, 8, &seq)
-        || !read_hex(line + 11, 16, &stamp) || sender >= (uint64_t)senders
-        || seq >= sent[sender]) {
+    uint64_t sender = read_hex(line + 1, 2), seq = read_hex(line + 3, 8);
+    if (sender >= (uint64_t)senders || seq >= sent[sender]) {
         torn++;
         return;
     }
@@ -144,8 +142,13 @@ static void deliver(Member *member, const char *line)
     }
     heard[sender]++;
     deliveries++;
-    if (sample_all || !(deliveries % SAMPLE))
-        note_latency(now > stamp ? now - stamp : 0);
+    if (sample_all || !(deliveries % SAMPLE)) {
+        uint64_t stamp = read_hex(line + 11, 16);
+        if (stamp & NO_DIGIT)
+            torn++;
+        else
+            note_latency(now > stamp ? now - stamp : 0);
+    }
 }
 
 static void close_member(Member *member)
@@ -396,7 +399,8 @@ int main(int argc, char **argv)
                 HEAD + 2, MAX_SIZE);
         return 2;
     }
-    memset(digit_of, -1, sizeof digit_of);
+    for (int i = 0; i < 256; i++)
+        digit_of[i] = NO_DIGIT;
     for (int i = 0; i < 16; i++)
         digit_of[(int)"0123456789abcdef"[i]] = i;
     signal(SIGPIPE, SIG_IGN);
