@@ -37,6 +37,7 @@ class Room:
         self._port = state_dir / "port"
         self._scoreboard = state_dir / "scoreboard"
         self._unclean = state_dir / "unclean"
+        self.is_new = False  # whether the key was made just now
         self.held_fd = -1  # of `pid`, locked; see hold()
 
     # --- one supervisor a directory ---
@@ -91,6 +92,7 @@ class Room:
         """The key's 128 digits; made at the first start.  Raises BadConfig."""
         if self._own_key and not self.key_file.exists():
             write_private(self.key_file, secrets.token_hex(KEY_DIGITS // 2).encode())
+            self.is_new = True
         return read_key(self.key_file)
 
     # --- the log's name ---

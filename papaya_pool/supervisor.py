@@ -19,6 +19,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 
 from papaya_pool import (
@@ -236,8 +237,19 @@ class Supervisor:
             process.log_line(self.board.supervisor, event="upgraded")
         else:
             print(f"papaya-pool ready {words}", flush=True)
+            if self.room.is_new:
+                self._invite(host, port)
 
     # --- the dead, and the hung ---
+
+    def _invite(self, host: str, port: int) -> None:
+        """A new room: say how others get in, but no secret to a log."""
+        if os.isatty(2):
+            invitation = f"papaya://{host}:{port}/{self._key.decode()}"
+            sys.stderr.write(f"invite others: papaya-chat join, and paste {invitation}\n")
+        else:
+            hint = "papaya-ctl invite prints what lets others in"
+            process.log_line(self.board.supervisor, event="new-room", hint=hint)
 
     def _seats(self, slot: sb.ProcessSlot, incarnation: int) -> list[Seat]:
         return self.keeper.deal_to(slot, incarnation)
