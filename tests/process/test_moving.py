@@ -51,7 +51,7 @@ def heard(pool, members, said):
 def test_drained_and_rebalanced_under_load_nobody_loses_a_byte(crowd):
     pool, members = crowd
     said = []
-    for _ in range(3):
+    for _ in range(2):
         for worker in range(4):
             talk(members, said, 3)
             done(pool, "drain", worker)
