@@ -26,8 +26,7 @@ _NEARBY = 1 << 16  # where a wrong line is looked for
 _LINE = re.compile(
     rb"([1-9][0-9]*)\t(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)\t([^\t\n]+)\t([^\n]+)"
 )
-_FILLER = "The quick brown papaya jumps over the lazy pool, again and again; ñandú, 木瓜, €. "
-_FILLER = (_FILLER * 60).encode()
+_FILLER = ("The quick brown papaya jumps over the lazy pool; ñandú, 木瓜, €. " * 80).encode()
 
 
 def said(member, count, seed=0):
@@ -49,7 +48,7 @@ class Log:
 
     def __init__(self, path, faults, seed=0):
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._copy = tempfile.TemporaryFile(prefix="chaos-rendered-", dir=os.path.dirname(path))
+        self._copy = tempfile.TemporaryFile(dir=os.path.dirname(path))
         self._faults, self._seed = faults, seed
         self.offset = self.rendered = 0  # read up to here; and what classic makes of it
         self.ends = array("Q", [0])  # by seq: the offset behind that line

@@ -128,7 +128,8 @@ static void deliver(Member *member, const char *line)
     } else if (seq > pair->next) {
         uint64_t jump = seq - pair->next;
         gaps += jump;
-        pair->missed = jump >= 63 ? ~1ull : (pair->missed << jump | ((1ull << jump) - 1)) << 1;
+        uint64_t jumped = (1ull << (jump & 63)) - 1;
+        pair->missed = jump >= 63 ? ~1ull : (pair->missed << jump | jumped) << 1;
         pair->next = seq + 1;
     } else {
         uint64_t back = pair->next - 1 - seq;
@@ -219,8 +220,9 @@ static void watch(Member *member, int for_room)
 static void flush_member(Member *member)
 {
     while (!member->closed && member->out_begin < member->out_end) {
-        ssize_t put = send(member->fd, member->out + member->out_begin,
-                           member->out_end - member->out_begin, MSG_NOSIGNAL | MSG_DONTWAIT);
+        size_t size_left = member->out_end - member->out_begin;
+        ssize_t put = send(member->fd, member->out + member->out_begin, size_left,
+                           MSG_NOSIGNAL | MSG_DONTWAIT);
         if (put < 0 && errno == EAGAIN) {
             watch(member, 1);
             return;
@@ -375,7 +377,9 @@ static void take_members(void)
         fail("malloc");
     for (int fd, last = 0; !last && scanf("%d", &fd) == 1;) {
         last = getchar() == '\n';
-        if ((size_t)count == room && !(members = realloc(members, (room *= 2) * sizeof *members)))
+        if ((size_t)count == room)
+            members = realloc(members, (room *= 2) * sizeof *members);
+        if (!members)
             fail("realloc");
         members[count] = (Member){.fd = fd};
         count++;

@@ -220,7 +220,8 @@ class Pure:
 
     def _flush(self, sender):
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            self._out[sender] = self._out[sender][self._conns[sender].send(self._out[sender]) :]
+            sent = self._conns[sender].send(self._out[sender])
+            self._out[sender] = self._out[sender][sent:]
 
     def _turn(self, pause):
         for fd, _ in self._poll.poll(pause):

@@ -194,8 +194,8 @@ static void map_ring(void)
         fail("ring");
     ring = mmap(NULL, 2 * RING, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     for (int i = 0; i < 2; i++)
-        if (mmap(ring + i * RING, RING, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory,
-                 0) == MAP_FAILED)
+        if (mmap(ring + i * RING, RING, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                 memory, 0) == MAP_FAILED)
             fail("ring");
 }
 
