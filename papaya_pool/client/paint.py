@@ -62,7 +62,8 @@ def highlighted(row: Row, found: str) -> Row:
 
 
 def status_row(view: View, width: int) -> Row:
-    words = [f" {view.room}", view.state]
+    is_well = view.state == "connected"
+    words = [f" {view.room}", *([view.state] if is_well else [])]
     if view.pending:
         words.append(f"{len(view.pending)} not sent")
     if view.unread:
@@ -71,12 +72,14 @@ def status_row(view: View, width: int) -> Row:
         words.append("scrolled back")
     if view.fetching:
         words.append("fetching")
-    if view.members is not None:
+    if is_well and view.members is not None:
         words.append(f"{view.members} here")
-    if view.lag_s is not None:
+    if is_well and view.lag_s is not None:
         words.append(f"lag {view.lag_s * 1000:.0f} ms")
+    if not is_well:  # long: its own end is what a narrow window may cut off
+        words.append(view.state)
     text = cells.cut(f" {view.hint}" if view.hint else " | ".join(words), width)
-    style = "status" if view.state == "connected" else "status-bad"
+    style = "status" if is_well else "status-bad"
     return ((text + " " * (width - cells.columns(text)), style),)
 
 

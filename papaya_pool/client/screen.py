@@ -194,7 +194,7 @@ class ScreenMode:
             return
         if not self._open and self._view.state == "connecting":
             line.complain(f"{reason}; trying again")
-        self._view.state = f"{reason}; trying again"
+        self._view.state = f"trying again: {reason}"
 
     def _measure_lag(self, now: float) -> None:
         """From the first line said to the moment when nothing is pending."""

@@ -173,3 +173,20 @@ def test_a_pool_that_is_cut_off_at_any_byte_has_every_line_once(soon, pool, seed
     assert cutter.cuts > 5
     assert pool.texts() == lines
     assert [record.text for record in shown] == lines
+
+
+@pytest.mark.soak
+def test_a_thousand_cuts_and_the_pool_has_every_line_once(soon, pool):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    lines = [f"line {dice.randrange(3)} of {n}" for n in range(20_000)]
+    lives = [dice.randrange(1, dice.choice((700, 4000))) for _ in range(1000)]
+    cutter = Cutter(pool.port, lives, seed)
+    try:
+        over, shown = converse(cutter.port, pool.key.decode(), lines, 10, within=600.0)
+    finally:
+        cutter.stop()
+    assert (over, cutter.cuts) == (member.Over(0, ""), 1000)
+    assert pool.texts() == lines
+    assert [record.text for record in shown] == lines

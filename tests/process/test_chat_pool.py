@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from harness import PORTABLE, until
+from hostile import HOSTILE
 from vt import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +21,9 @@ COMMAND = [sys.executable, "-m", "papaya_pool.chat"]
 
 @pytest.fixture
 def env(tmp_path):
-    home = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "TZ": "UTC"}
+    # Where it is about noon: no day line comes in between.
+    noon = f"NOON{time.gmtime().tm_hour - 12:+d}"
+    home = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "TZ": noon}
     return {**os.environ, **home, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
 
 
@@ -56,6 +61,18 @@ def sit_down(env):
     yield sit_down
     for terminal in terminals:
         terminal.close()
+
+
+@pytest.fixture
+def own_port(start_pool):
+    """Start a pool that will have the same port when it is started again."""
+
+    def own_port():
+        with socket.create_server(("127.0.0.1", 0)) as picked:
+            port = picked.getsockname()[1]
+        return start_pool("--port", str(port))
+
+    return own_port
 
 
 @pytest.mark.parametrize("dialect", ["native", "classic"])
@@ -112,10 +129,8 @@ def test_a_worker_that_dies_is_not_noticed(pool, start):
         assert err == b""
 
 
-def test_two_chat_on_while_the_server_is_killed_and_restarted(start_pool, start):
-    with socket.create_server(("127.0.0.1", 0)) as picked:
-        port = picked.getsockname()[1]
-    pool = start_pool("--port", str(port))
+def test_two_chat_on_while_the_server_is_killed_and_restarted(own_port, start):
+    pool = own_port()
     both = [start(pool, "--name", name, "--json") for name in ("ann", "bob")]
     until(lambda: pool.sessions() == 2)
     for n in range(3):
@@ -154,6 +169,149 @@ def test_two_people_chat_on_two_terminals(pool, sit_down):
     ann.type("still here\r")
     bob.shows("ann: still here")
     assert pool.texts() == ["hello, Bob", "hello yourself", "still here"]
+
+
+def timeless(lines):
+    """Without what is another each time: the clock, the day and the lag."""
+    lines = [re.sub(r" \| lag.*", "", line) for line in lines]
+    lines = [re.sub(r"^\d\d:\d\d ", "HH:MM ", line) for line in lines]
+    return ["DAY" if re.match("─+ .*day ", line) else line for line in lines]
+
+
+def test_an_evening_screen_by_screen(own_port, sit_down):
+    """Join, chat, resize, scroll back, search, lose the server, get it back."""
+    pool = own_port()
+    where = f" 127.0.0.1:{pool.port} | connected"
+    with pool.join("bob") as bob:
+        bob.say(*(f"number {n}." for n in range(1, 1001)))
+        bob.read_count(1000)
+        ann = sit_down(pool, "--name", "ann", rows=6, columns=60)
+        ann.shows("2 here")
+        ann.type("hello\r")
+        bob.read_text("hello")
+        bob.say("hello yourself")
+        assert timeless(ann.shows("yourself")) == [
+            "HH:MM        bob  number 999.",
+            "HH:MM        bob  number 1000.",
+            "HH:MM        ann  hello",
+            "HH:MM        bob  hello yourself",
+            f"{where} | 2 here",
+            "[ann]",
+        ]
+        ann.type("half a li")
+        ann.resize(5, 24)
+        lines = ann.until(lambda lines: lines[-1] == "half a li")
+        assert lines[:3] == ["bob: number 1000.", "ann: hello", "bob: hello yourself"]
+        ann.resize(24, 60)
+        ann.until(lambda lines: lines[-1] == "[ann] half a li")
+        for _ in range(200):
+            ann.type("\x1b[5~")
+            ann.read(0.02)
+            if "day" in ann.screen.lines()[0]:
+                break
+        lines = timeless(ann.until(lambda lines: "day" in lines[0]))
+        assert lines[:22] == ["DAY", *(f"HH:MM        bob  number {n}." for n in range(1, 22))]
+        assert lines[23] == "[ann] half a li"
+        ann.resize(6, 60)
+        ann.until(lambda lines: lines[-1] == "[ann] half a li")
+        ann.type("\x15/search NUMBER 654\r")
+        ann.until(lambda lines: any(line.endswith("number 654.") for line in lines))
+        ann.type("\r")
+        ann.shows("hello yourself")
+    pool.end()
+    lost = f" 127.0.0.1:{pool.port} | trying again: "
+    ann.until(lambda lines: lines[-2].startswith(lost))
+    ann.type("meanwhile\r")
+    lost = f" 127.0.0.1:{pool.port} | 1 not sent | trying again: "
+    lines = timeless(ann.until(lambda lines: lines[-2].startswith(lost)))
+    assert lines[2:4] == ["HH:MM        bob  hello yourself", "--:--        ann  meanwhile"]
+    pool.start()
+    lines = timeless(ann.shows("1 here", within=20))
+    assert lines == [
+        "HH:MM        bob  number 1000.",
+        "HH:MM        ann  hello",
+        "HH:MM        bob  hello yourself",
+        "HH:MM        ann  meanwhile",
+        f"{where} | 1 here",
+        "[ann]",
+    ]
+    assert pool.texts()[1000:] == ["hello", "hello yourself", "meanwhile"]
+
+
+def test_hostile_messages_touch_no_cell_but_their_own(pool, sit_down):
+    """Whatever the server lets through; test_chat_screen has one that lets all through."""
+    margin, height = list("HH:MM        eve  "), 22
+    ann = sit_down(pool, "--name", "ann")
+    with pool.join("eve") as eve:
+        eve.say(*(f"filler {n}" for n in range(height)))
+        ann.shows(f"filler {height - 1}")
+        ann.shows("2 here")
+        for number, text in enumerate(HOSTILE):
+            before = [list(row) for row in ann.screen.cells]
+            ann.type("\x0c")  # a screen that is drawn anew shows the same
+            eve.say(text, f"end {number}")
+            ann.until(lambda lines, n=number: lines[-3].endswith(f"eve  end {n}"))
+            after = [list(row) for row in ann.screen.cells]
+            assert after[-2:] == before[-2:], repr(text)
+            # What was there has moved up, as a whole, by as many rows as it takes.
+            took = next(n for n in range(height) if after[: height - 1 - n] == before[n + 1 : height])
+            rows = after[height - 1 - took : height - 1]
+            for row in rows[:1] if took < height - 1 else []:
+                assert timeless(["".join(row[:18])]) == ["".join(margin)], repr(text)
+            assert all(row[:18] == [" "] * 18 for row in rows[1:]), repr(text)
+            assert len({len(row) for row in after}) == 1
+
+
+@pytest.mark.soak
+def test_a_thousand_messages_a_second_leave_the_keys_answered(pool, sit_down):
+    ann = sit_down(pool, "--name", "ann")
+    ann.shows("connected")
+    typed, delays = "", []
+    with pool.join("bob") as bob:
+        begin, cpu_s = time.monotonic(), _cpu_s(ann.pid)
+        for tick in range(200):
+            bob.say(*(f"message {tick} {n}" for n in range(50)))
+            bob.read()
+            pressed, typed = time.monotonic(), (typed + "x")[-40:]
+            ann.type("x" if len(typed) < 40 else "\x15x")
+            typed = typed if len(typed) < 40 else "x"
+            while ann.screen.lines()[-1] != f"[ann] {typed}":
+                ann.read(0.001)
+            delays.append(time.monotonic() - pressed)
+            while time.monotonic() < begin + (tick + 1) * 0.05:
+                ann.read(0.005)
+        took = time.monotonic() - begin
+        share = (_cpu_s(ann.pid) - cpu_s) / took
+        ann.shows("message 199 49")
+    delays.sort()
+    print(
+        f"{10_000 / took:.0f} messages/s, {share:.0%} of a core, keys after "
+        f"{delays[100] * 1e3:.1f} ms, the slowest of 200 {delays[-1] * 1e3:.1f} ms"
+    )
+    assert took < 12
+    assert delays[-5] < 0.1  # those above are the machine's
+    assert share < 0.5
+
+
+def _cpu_s(pid):
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.soak
+def test_a_hundred_programs_from_a_shell_are_a_hundred_messages(pool, env):
+    loop = 'for i in $(seq 100); do echo $i | "$@" --name bot || exit; done'
+    command = [*COMMAND, "--state-dir", str(pool.state_dir)]
+    begin = time.monotonic()
+    subprocess.run(
+        ["sh", "-c", loop, "sh", *command],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        check=True,
+        timeout=300,
+    )
+    print(f"{time.monotonic() - begin:.1f} s")
+    assert pool.texts() == [str(n) for n in range(1, 101)]
 
 
 def test_scrolling_back_in_a_real_log(pool, sit_down, start):

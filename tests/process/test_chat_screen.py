@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness import until
+from hostile import HOSTILE
 from standin import KEY, StandIn
 from vt import Terminal
 
@@ -186,25 +187,6 @@ def test_reconnect_makes_a_new_connection_and_keeps_the_screen(server, chat):
     chat.type("after\r")
     lines = chat.shows("20:00        ann  after")
     assert sum("ann  before" in line for line in lines) == 1
-
-
-HOSTILE = [
-    "\x1b[2J\x1b[1;1Howned",
-    "\x1b]0;title\x07\x1bc",
-    "\x9b2J\x90+q\x9c",
-    "\u202e" * 50 + "reversed",
-    "\u2066isolated\u2069\u200f\u061c",
-    "a" + "\u0336\u0310" * 500,
-    "\u200b\u2060\ufeff" * 1000 + "x",
-    "\u0301" * 40 + "no base",
-    "W" * 4096,
-    "字" * 1300,
-    "x\r\x0b\x0cbob: forged",
-    "\U000e0041\U000e0001tag",
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467 family \U0001f44b\U0001f3fd",
-    "\ue000\U0010fffd private",
-    "\u2028\u2029 separated",
-]
 
 
 def test_hostile_messages_touch_no_cell_but_their_own(server, start):
