@@ -78,6 +78,10 @@ class Keeper:
             if session.state == sb.CLAIMED or (session.state == sb.CLOSING and unkept):
                 self.free(session)
 
+    def dups(self) -> dict[int, tuple[int, int]]:
+        """By slot: generation, dup.  They stay the keeper's."""
+        return dict(self._kept)
+
     def free_all(self) -> None:
         for number in list(self._kept):
             self.free(self._board.session(number))

@@ -240,6 +240,8 @@ class Office:
             return
         self._trial.close()
         self._trial = None
+        if verdict == "" and sb.free_bytes() < len(self._board.octets):
+            verdict = f"{sb.SHM} has no room for a second block"
         if verdict == "":
             self._house.become(upgrade.program())
             return

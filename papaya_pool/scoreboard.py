@@ -251,15 +251,15 @@ class Scoreboard:
         self.acceptor, self.syncer, self.supervisor = self.processes[-3:]
 
     @classmethod
-    def create(cls, workers: int, sessions: int, ring_bytes: int) -> Self:
-        """Make a new block.  Raises CannotCreate where /dev/shm is too small."""
+    def create(cls, room: int, workers: int, sessions: int, ring_bytes: int) -> Self:
+        """Make a new block for a room.  Raises CannotCreate where /dev/shm is too small."""
         size = block_bytes(workers, sessions, ring_bytes)
         if free_bytes() < size:
             raise errors.CannotCreate(
                 f"{SHM} has {free_bytes() >> 20} MiB free and {sessions} sessions "
                 f"need {size >> 20} MiB: lower --max-clients"
             )
-        name = f"papaya-{secrets.token_hex(6)}"
+        name = f"{prefix(room)}{secrets.token_hex(6)}"
         with _untracked():
             block = shared_memory.SharedMemory(name, create=True, size=size)
         assert block.buf is not None
@@ -421,6 +421,20 @@ def _rings_at(workers: int, sessions: int) -> int:
     each = SESSION_WORDS * 8 + 2 * TOKEN_BYTES
     end = PAGE + _processes_bytes(workers) + sessions * each
     return -(-end // PAGE) * PAGE
+
+
+def prefix(room: int) -> str:
+    """How the names of all blocks of a room begin; `room` is its directory's inode."""
+    return f"papaya-{room:x}-"
+
+
+def sweep(room: int, keep: list[str]) -> None:
+    """Take away what dead pools of a room left.  Who holds the room's `pid` only."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(SHM):
+            if name.startswith(prefix(room)) and name not in keep:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{SHM}/{name}")
 
 
 def block_bytes(workers: int, sessions: int, ring_bytes: int) -> int:

@@ -23,8 +23,9 @@ _PATIENCE_S = 5.0
 class Succession:
     """The old pools, newest first; none if there is nobody to take over from."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, dups: dict[int, tuple[int, int]]) -> None:
         self.old = takeover.find(room)
+        self._dups = dups  # of the newest old pool's members, after an upgrade
         self.listeners: list[socket.socket] = []  # that the old acceptor handed over
         self._room = room
         self._has_head = False
@@ -51,6 +52,8 @@ class Succession:
         if message.fd >= 0 and self._is_its_turn(message.text):
             if message.kind == Kind.SESSION:
                 taken = sessions.adopt(message.text, message.fd)
+                if taken and message.slot in self._dups:
+                    os.close(self._dups.pop(message.slot)[1])
             elif message.kind == Kind.LISTENER:
                 self.listeners.append(socket.socket(fileno=message.fd))
                 taken = True
@@ -63,13 +66,38 @@ class Succession:
         living = [old.name for old in self.old if takeover.living(old)]
         return self._has_head and takeover.block_of(record) in living[:1]
 
+    def take_from_the_dead(self, sessions: keeper.Keeper) -> None:
+        """Adopt what an old worker cannot hand over: it died, and we have the dups.
+
+        Its members' streams stand still, so the kernel's counts are exact.
+        """
+        if not self._dups or not self.old or not self._has_head:
+            return
+        old = self.old[0]
+        living = {slot.incarnation for slot in old.workers if takeover.is_alive(slot.pid)}
+        for number, (generation, fd) in list(self._dups.items()):
+            slot = old.session(number)
+            theirs = slot.state == sb.LIVE and slot.generation == generation
+            if theirs and slot.owner in living:
+                continue
+            if theirs and not sessions.adopt(takeover.pack_dead(old, slot, fd), fd):
+                continue
+            if not theirs:
+                os.close(fd)
+            del self._dups[number]
+
     def is_over(self, now: float) -> bool:
         """Whether nobody is left who has something to hand over."""
         waits = any(takeover.living(old) for old in self.old) and now < self._until_s
         return self._has_head and not waits
 
     def end(self) -> None:
-        """Kill what is left of the old pools, and forget them."""
+        """Kill what is left of the old pools."""
         for old in self.old:
             takeover.end(old)
-        self.old = []
+
+    def forget(self) -> None:
+        """There is no old pool any more."""
+        for _, fd in self._dups.values():
+            os.close(fd)
+        self._dups, self.old = {}, []

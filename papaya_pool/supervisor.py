@@ -67,11 +67,13 @@ class Supervisor:
         self._key = room.key()
         self._inherited = upgrade.Inherited.from_environ(os.environ)
         self._listeners = self._inherited.listeners()
-        self._succession = Succession(room)
+        self._succession = Succession(room, self._inherited.dups)
         self._owns_log = False  # from when `leave` may take away what names the pool
         if not self._succession.under_way and not self._listeners:
             self._listeners = listener.bind(settings.hosts, settings.port)
-        self.board = sb.Scoreboard.create(*_size(settings, self._succession.old))
+        inode, old = os.stat(room.dir).st_ino, self._succession.old
+        sb.sweep(inode, keep=[board.name for board in old])
+        self.board = sb.Scoreboard.create(inode, *_size(settings, old))
         try:
             self._prepare()
         except BaseException:
@@ -108,7 +110,6 @@ class Supervisor:
     def _cold_start(self) -> None:
         """Find the head at the end of the log."""
         settings, room = self.settings, self.room
-        _remove_stale_block(room)
         is_new = not room.log.exists()
         found = chatlog.recover(room.log)
         renew = is_new or (room.lost_its_cache() and settings.fsync != "always")
@@ -316,7 +317,11 @@ class Supervisor:
 
     def _settle(self) -> None:
         """Finish what a dead holder left, if the log's lock is to be had (law 4)."""
-        log = chatlog.ChatLog(self.room.log, writable=True)
+        try:
+            log = chatlog.ChatLog(self.room.log, writable=True)
+        except OSError as err:  # no descriptors, or no log: later
+            process.log_line(self.board.supervisor, event="cannot-settle", reason=err)
+            return
         try:
             if not log.try_exclusive():
                 return  # who has it settles, or we do, later
@@ -409,9 +414,12 @@ class Supervisor:
             if not ready or not succession.take_head(self.board):
                 return
             self._open_room()
+        succession.take_from_the_dead(self.keeper)
         if not succession.is_over(now):
             return
         succession.end()
+        succession.take_from_the_dead(self.keeper)
+        succession.forget()
         self._listeners = self._listeners or succession.listeners
         self.open_door()
         process.log_line(self.board.supervisor, event="took-over")
@@ -445,14 +453,16 @@ class Supervisor:
     def become(self, program: list[str]) -> None:
         """Run other code under this pid (upgrade).  Returns only if that failed."""
         old_children = [place.child.pid for place in self.crew.living() if place.child]
-        upgrade.hand_down(self.room.held_fd, self._listeners, old_children)
+        handed = upgrade.HandDown(
+            self.room.held_fd, self._listeners, old_children, self.keeper.dups()
+        )
         # The new code has no handlers yet; a signal would end it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             os.execv(program[0], program)
         except OSError as err:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            upgrade.take_back(self.room.held_fd, self._listeners)
+            handed.take_back()
             process.log_line(self.board.supervisor, event="upgrade-failed", reason=err)
 
     # --- the end ---
@@ -476,6 +486,7 @@ class Supervisor:
         self._desk.close()
         if self._owns_log or self._stop_at is not None:
             self._succession.end()  # else they chat on, as if we had not come
+            self._succession.forget()
         if self._owns_log:
             self.keeper.free_all()
             with contextlib.suppress(errors.LogCorrupt):
@@ -503,13 +514,6 @@ def _size(settings: Settings, old: list[sb.Scoreboard]) -> tuple[int, int, int]:
     sessions = max(1, min(sessions, limit))
     sessions = max([sessions, *(board.session_count for board in old)])
     return settings.workers, sessions, settings.ring_bytes
-
-
-def _remove_stale_block(room: Room) -> None:
-    name = room.scoreboard()
-    if name and name.startswith("papaya-") and "/" not in name:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{sb.SHM}/{name}")
 
 
 def _sync(room: Room) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from papaya_pool import chatlog, commit, handoff, room
+from papaya_pool import chatlog, commit, handoff, room, wirecount
 from papaya_pool import scoreboard as sb
 from papaya_pool.handoff import Kind, Message, Sent
 
@@ -49,11 +49,23 @@ def pack(session: sb.SessionSlot, ring: memoryview, block: str) -> bytes:
     unread = bytes(ring[at % size] for at in range(session.input_taken, session.input_read))
     record: dict[str, Any] = {word: getattr(session, word) for word in _WORDS}
     record["version"], record["block"] = VERSION, block
+    record["exact"] = session.exact
     record["check"] = session.check()
     record["name"], record["address"] = session.name, session.address
     record["token"] = session.token.hex()
     record["preamble"], record["unread"] = session.preamble.hex(), unread.hex()
     return json.dumps(record).encode()
+
+
+def pack_dead(old: sb.Scoreboard, session: sb.SessionSlot, fd: int) -> bytes:
+    """The same for a session whose owner is dead: what it did not say, the kernel knows."""
+    for slot in old.workers:
+        if slot.incarnation == session.owner:
+            session.step_out(*slot.check())
+    count = wirecount.count(fd)
+    if not session.exact and not count.is_over:
+        session.input_read = count.consumed
+    return pack(session, old.ring(session.number), old.name)
 
 
 def unpack(record: bytes, session: sb.SessionSlot, board: sb.Scoreboard) -> None:
@@ -70,7 +82,7 @@ def unpack(record: bytes, session: sb.SessionSlot, board: sb.Scoreboard) -> None
     ring, size = board.ring(session.number), board.ring_bytes
     for at, byte in enumerate(bytes.fromhex(fields["unread"]), session.input_taken):
         ring[at % size] = byte
-    session.exact = 1
+    session.exact = fields["exact"]
 
 
 # --- in the new supervisor -----------------------------------------------------------
@@ -101,10 +113,10 @@ def _look(name: str | None) -> sb.Scoreboard | None:
 def living(board: sb.Scoreboard) -> list[int]:
     """The pids of a block's processes that have something to hand over and still run."""
     pids = [slot.pid for slot in (*board.workers, board.acceptor) if slot.pid]
-    return [pid for pid in pids if _is_ours(pid)]
+    return [pid for pid in pids if is_alive(pid)]
 
 
-def _is_ours(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether a pid is a living process of a pool: it may have been given again."""
     try:
         comm = Path(f"/proc/{pid}/comm").read_text()
@@ -132,7 +144,7 @@ def move_head(old: sb.Scoreboard, new: sb.Scoreboard, log: chatlog.ChatLog) -> b
 
 def end(board: sb.Scoreboard) -> None:
     """Kill what is left of an old pool, and take its block's name away."""
-    for pid in [*living(board), *filter(_is_ours, [board.syncer.pid])]:
+    for pid in [*living(board), *filter(is_alive, [board.syncer.pid])]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     forget(board)

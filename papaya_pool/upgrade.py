@@ -34,15 +34,20 @@ class Inherited(NamedTuple):
     held_fd: int
     listener_fds: list[int]
     old_children: list[int]
+    dups: dict[int, tuple[int, int]]  # of members' sockets: slot -> generation, fd
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> "Inherited":
         """Takes it out of the environment: no child is to believe it."""
         handed = environ.pop(HANDED, "")
         if not handed:
-            return cls(False, -1, [], [])
-        fields: dict[str, Any] = json.loads(handed)
-        return cls(True, fields["held"], fields["listeners"], fields["children"])
+            return cls(False, -1, [], [], {})
+        fields = _read(int(handed))
+        os.close(int(handed))
+        dups = {slot: (generation, fd) for slot, generation, fd in fields["dups"]}
+        for _, fd in dups.values():
+            os.set_inheritable(fd, False)
+        return cls(True, fields["held"], fields["listeners"], fields["children"], dups)
 
     def listeners(self) -> list[socket.socket]:
         listeners = [socket.socket(fileno=fd) for fd in self.listener_fds]
@@ -55,25 +60,45 @@ class Inherited(NamedTuple):
 def held_fd(environ: MutableMapping[str, str]) -> int:
     """The handed-down descriptor of `pid`, still locked; -1 if there is none."""
     handed = environ.get(HANDED, "")
-    return int(json.loads(handed)["held"]) if handed else -1
+    return int(_read(int(handed))["held"]) if handed else -1
 
 
-def hand_down(
-    held: int, listeners: Iterable[socket.socket], children: list[int]
-) -> None:
-    """Let the lock and the listeners live through exec."""
-    fds = [one.fileno() for one in listeners]
-    for fd in (held, *fds):
-        os.set_inheritable(fd, True)
-    handed = {"held": held, "listeners": fds, "children": children}
-    os.environ[HANDED] = json.dumps(handed)
+def _read(fd: int) -> dict[str, Any]:
+    return dict(json.loads(os.pread(fd, os.fstat(fd).st_size, 0)))
 
 
-def take_back(held: int, listeners: Iterable[socket.socket]) -> None:
-    """As if hand_down() had not been: for when exec failed."""
-    for fd in (held, *(one.fileno() for one in listeners)):
-        os.set_inheritable(fd, False)
-    os.environ.pop(HANDED, None)
+class HandDown:
+    """What lives through exec: the lock, the listeners, and every member's dup.
+
+    In a file without a name: ten thousand members do not fit in an environment.
+    """
+
+    def __init__(
+        self,
+        held: int,
+        listeners: Iterable[socket.socket],
+        children: list[int],
+        dups: dict[int, tuple[int, int]],
+    ) -> None:
+        listener_fds = [one.fileno() for one in listeners]
+        entries = [(slot, generation, fd) for slot, (generation, fd) in dups.items()]
+        fields = {
+            "held": held, "listeners": listener_fds, "children": children, "dups": entries
+        }  # fmt: skip
+        self._file = tempfile.TemporaryFile()
+        self._file.write(json.dumps(fields).encode())
+        self._file.flush()
+        self._fds = [held, *listener_fds, *(fd for _, _, fd in entries), self._file.fileno()]
+        for fd in self._fds:
+            os.set_inheritable(fd, True)
+        os.environ[HANDED] = str(self._file.fileno())
+
+    def take_back(self) -> None:
+        """As if it had not been: for when exec failed."""
+        for fd in self._fds:
+            os.set_inheritable(fd, False)
+        self._file.close()
+        os.environ.pop(HANDED, None)
 
 
 def program() -> list[str]:

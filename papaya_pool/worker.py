@@ -71,6 +71,7 @@ class Worker:
         self._fed: dict[int, Session] = {}  # have input that may hold whole lines
         self._ending: dict[int, Session] = {}  # told that it is over; input discarded
         self._moves = moves.Moves(pool.board, pool.inboxes)
+        self._dismissed: dict[int, Session] = {}  # for a fault; get the rest and the ERR
         self._to_give: list[tuple[int, int]] = []  # (worker, how many)
         self._alone: list[Session] = []  # handled by themselves: law 13
         self._packed: set[int] = set()  # of an orphan: stopped, to be handed over
@@ -116,7 +117,7 @@ class Worker:
                 self._tick(now)
                 if self._orphaned and self._is_over():
                     return errors.EX_OK
-            if self._ending:
+            if self._ending or self._dismissed:
                 self._close_overdue(now)
             if self._stop_at is not None and (not sessions or now >= self._stop_at):
                 return self._leave()
@@ -132,7 +133,7 @@ class Worker:
                 self._report(Message(Kind.READY, self._number, self._incarnation))
 
     def _pause(self, now: float) -> float:
-        if self._ending or self._stop_at is not None:
+        if self._ending or self._dismissed or self._stop_at is not None:
             return _ENDING_PAUSE_S
         if self._to_give:
             return _GIVING_PAUSE_S
@@ -185,7 +186,7 @@ class Worker:
             member.fault = member.fault or prepared.fault
         for member in fed:
             if member.fault:
-                self._end(member)
+                self._dismiss(member)
             elif self._stop_at is not None and not member.eof and member.feed():
                 self._fed[member.fd] = member  # until nothing that it said is left
             elif member.eof or self._stop_at is not None:
@@ -224,13 +225,21 @@ class Worker:
             else:
                 self._end(member)
 
+    def _dismiss(self, member: Session) -> None:
+        """End a session for a fault: it gets what there is, and why as the last words."""
+        member.ended_s = time.monotonic() + self._pool.settings.ending_s
+        self._dismissed[member.fd] = member
+        self._delivery.watch(member, member.mask & ~poller.IN)
+        self._delivery.finish_at(member, self._board.head().tail)
+
     def _end(self, member: Session) -> None:
         """Begin to end a session whose whole lines are in the log (law 10)."""
         written = self._delivery.leave(member)
         member.slot.bytes_out = written
         member.slot.ending = 1
+        self._dismissed.pop(member.fd, None)
         at_line_end = not (member.skip or member.unsent or member.broken)
-        if member.fault and at_line_end and member.offset == self._delivery.position:
+        if member.fault and at_line_end and member.offset == member.end_at:
             with contextlib.suppress(OSError):
                 os.write(member.fd, member.fault.wire())
         member.shut()
@@ -257,6 +266,7 @@ class Worker:
 
     def _close(self, member: Session) -> None:
         self._ending.pop(member.fd, None)
+        self._dismissed.pop(member.fd, None)
         self._fed.pop(member.fd, None)
         del self._sessions[member.fd]
         self._events.unregister(member.fd)
@@ -347,7 +357,8 @@ class Worker:
     def _give_some(self) -> None:
         """Give as many as an inbox takes in a turn; the rest in the next."""
         peer, count = self._to_give.pop(0)
-        able = [m for m in self._sessions.values() if m.fd not in self._ending]
+        busy = self._ending.keys() | self._dismissed.keys()
+        able = [m for m in self._sessions.values() if m.fd not in busy]
         now = able[: min(count, _GIVEN_A_TURN)]
         sent = sum(self._give(member, peer) for member in now)
         if len(now) == sent < count and len(able) > sent:
@@ -456,6 +467,9 @@ class Worker:
         self._moves.drop_seated(send_again=self._orphaned)
 
     def _close_overdue(self, now: float) -> None:
+        for member in list(self._dismissed.values()):
+            if now >= member.ended_s:
+                self._end(member)
         for member in list(self._ending.values()):
             if now >= member.ended_s:
                 self._close(member)

@@ -10,7 +10,7 @@ from papaya_pool import scoreboard as sb
 
 @pytest.fixture
 def board():
-    made = sb.Scoreboard.create(workers=3, sessions=5, ring_bytes=8192)
+    made = sb.Scoreboard.create(1, workers=3, sessions=5, ring_bytes=8192)
     yield made
     made.unlink()
 
@@ -188,4 +188,4 @@ def test_a_file_that_is_no_scoreboard_is_not_taken_for_one(tmp_path, monkeypatch
 def test_a_block_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
     monkeypatch.setattr(sb, "free_bytes", lambda: 1 << 20)
     with pytest.raises(errors.CannotCreate, match="--max-clients"):
-        sb.Scoreboard.create(workers=1, sessions=1000, ring_bytes=8192)
+        sb.Scoreboard.create(1, workers=1, sessions=1000, ring_bytes=8192)
