@@ -1,4 +1,9 @@
-"""What somebody may say to spoil another's screen; each is one line of at most 4,096 bytes."""
+"""What somebody may say to spoil another's screen, and what it must look like then.
+
+Each is one line of at most 4,096 bytes.
+"""
+
+import re
 
 _LONGEST = 4096
 
@@ -81,3 +86,25 @@ _NOT_LETTERS = [
     "%s%n%x {0} $HOME `id` \\033[2J",
 ]
 HOSTILE = [*_SEQUENCES, *_CONTROLS, *_UNSEEN, *_TALL_AND_WIDE, *_NOT_LETTERS]
+
+
+def check_cells(terminal, say):
+    """`say` lets eve say lines; on a screen of 24 rows, none touches another's cells."""
+    height, margin = 22, "NN:NN        eve  "
+    say(*(f"filler {n}" for n in range(height)))
+    terminal.shows(f"filler {height - 1}")
+    terminal.shows(" here")  # or the status would change by itself
+    for number, text in enumerate(HOSTILE):
+        before = [list(row) for row in terminal.screen.cells]
+        terminal.type("\x0c")  # a screen that is drawn anew shows the same
+        say(text, f"end {number}")
+        terminal.until(lambda lines, n=number: lines[-3].endswith(f"eve  end {n}"))
+        after = [list(row) for row in terminal.screen.cells]
+        assert {len(row) for row in after} == {terminal.screen.columns}
+        assert after[-2:] == before[-2:], repr(text)  # status and input
+        # All that was there has moved up, and left so many rows for the message.
+        took = next(n for n in range(height) if after[: height - 1 - n] == before[n + 1 : height])
+        rows = after[height - 1 - took : height - 1]
+        if rows and took < height - 1:  # else its first row is above the screen
+            assert re.sub(r"\d\d:\d\d", "NN:NN", "".join(rows.pop(0)[:18])) == margin, repr(text)
+        assert all(row[:18] == [" "] * 18 for row in rows), repr(text)
