@@ -11,6 +11,7 @@ import pytest
 from harness import (
     PORTABLE,
     ROOT,
+    SHM,
     ClassicMember,
     Member,
     blocks,
@@ -404,3 +405,5 @@ def test_a_stderr_that_nobody_reads_stops_nothing(tmp_path):
         process.stdout.close()
         os.close(reading)
         os.close(writing)
+        for name in left_behind(blocks(), {process.pid}):
+            (SHM / name).unlink()
