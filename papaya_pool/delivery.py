@@ -37,7 +37,7 @@ from papaya_pool.session import Session
 
 _INPUT_WEIGHT = 20  # a byte that came costs about that many that go
 _CATCH_UP_BYTES = 1 << 18  # sent to one member before the others' turn
-_RENDERINGS = 16  # batches whose classic rendering is kept for those just behind
+_RENDERED_BYTES = 1 << 20  # of classic renderings kept for those just behind
 
 
 class Outcome(enum.Enum):
@@ -315,10 +315,13 @@ class Delivery:
         return self._remember(offset, records.closed_with_nul(payload), end)
 
     def _remember(self, offset: int, payload: bytes, end: int = -1) -> tuple[int, bytes]:
-        while len(self._renderings) >= _RENDERINGS:
-            del self._renderings[next(iter(self._renderings))]
-        self._renderings[offset] = (self.position if end < 0 else end), payload
-        return self._renderings[offset]
+        rendering = (self.position if end < 0 else end), payload
+        kept = self._renderings
+        kept.pop(offset, None)
+        kept[offset] = rendering
+        while len(kept) > 1 and sum(len(p) for _, p in kept.values()) > _RENDERED_BYTES:
+            del kept[next(iter(kept))]
+        return rendering
 
 
 def _write_all(

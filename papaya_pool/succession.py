@@ -44,6 +44,8 @@ class Succession:
             log.close()
         board.words[sb.H_PORT] = self.old[0].words[sb.H_PORT]
         self._until_s = time.monotonic() + _PATIENCE_S
+        for old in self.old:
+            takeover.wake(old)
         return self._has_head
 
     def take(self, message: Message, sessions: keeper.Keeper) -> Message | None:

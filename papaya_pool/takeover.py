@@ -142,6 +142,13 @@ def move_head(old: sb.Scoreboard, new: sb.Scoreboard, log: chatlog.ChatLog) -> b
     return True
 
 
+def wake(board: sb.Scoreboard) -> None:
+    """Let processes that somebody stopped go on: they are to hand over now."""
+    for pid in living(board):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 def end(board: sb.Scoreboard) -> None:
     """Kill what is left of an old pool, and take its block's name away."""
     for pid in [*living(board), *filter(is_alive, [board.syncer.pid])]:
