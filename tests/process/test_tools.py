@@ -124,7 +124,13 @@ def test_chaos_finds_nothing_wrong_with_the_pool():
 
 
 @only_linux
-@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        fault if fault in ("lost", "torn") else pytest.param(fault, marks=pytest.mark.soak)
+        for fault in BROKEN
+    ],
+)
 def test_chaos_sees_that_a_server_is_broken(tmp_path, fault):
     script = tmp_path / "broken.py"
     lines = [line.removeprefix("        ") for line in BROKEN[fault].splitlines()]
@@ -280,6 +286,7 @@ def test_load_talks_to_the_pool(pool, dialect, how):
 # --- bench ---------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 @needs_cc
 @only_linux
 def test_bench_compares_the_pool_with_the_limit():

@@ -211,6 +211,7 @@ def test_with_every_process_stopped_it_answers_at_once_and_shows_who_is_late(
 # --- watching disturbs nothing -------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_starting_and_quitting_it_a_hundred_times_leaves_the_block_in_place(pool):
     block = Path("/dev/shm", pool.block)
     before = block.read_bytes()[: 64 * 8], block.stat().st_mtime_ns
@@ -250,6 +251,7 @@ def test_it_opens_nothing_of_the_pool_for_writing_and_connects_nowhere(pool, tmp
         )
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("how", [[], ["--clients"]])
 def test_a_thousand_members_are_watched_for_little(start_pool, how):
     pool = start_pool(workers=4)
