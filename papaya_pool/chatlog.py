@@ -135,6 +135,15 @@ def _write(fd: int, data: bytes, offset: int) -> int:
     return os.pwrite(fd, data, offset)
 
 
+def sync(path: Path) -> None:
+    """Wait until a log is on disk, for who does not have it open.  Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+
+
 # --- a cold start --------------------------------------------------------------------
 
 

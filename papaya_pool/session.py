@@ -93,6 +93,18 @@ class Session:
         self.words[self.base + S_INPUT_READ] = self.read
         return size > 0
 
+    def read_what_is_left(self) -> None:
+        """Of a connection that was reset: everything, or nothing if there is a hole.
+
+        Its last owner may have died after it read and before it said so, and after
+        a reset the kernel cannot tell.  What follows such a hole is torn.
+        """
+        known = self.read
+        while self.feed():
+            pass
+        if not self.is_full and not wirecount.is_whole(self.fd, self.read):
+            self.read = self.slot.input_read = known
+
     @property
     def is_full(self) -> bool:
         """Whether the ring has no room: its input waits in the kernel, unread."""

@@ -16,7 +16,6 @@ Not here: forking and killing (crew.py), sessions (keeper.py), what administrato
 import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -24,6 +23,7 @@ import time
 
 from papaya_pool import (
     acceptor,
+    capacity,
     chatlog,
     commit,
     control,
@@ -50,8 +50,6 @@ from papaya_pool.room import Room
 from papaya_pool.settings import Settings
 from papaya_pool.succession import Succession
 
-_DEFAULT_CLIENTS = 10_000
-_SPARE_FDS = 32
 _TICK_S = 1.0
 _SOON_S = 0.02
 _STOP_GRACE_S = 1.3  # beyond what a worker takes to end its sessions
@@ -73,7 +71,10 @@ class Supervisor:
             self._listeners = listener.bind(settings.hosts, settings.port)
         inode, old = os.stat(room.dir).st_ino, self._succession.old
         sb.sweep(inode, keep=[board.name for board in old])
-        self.board = sb.Scoreboard.create(inode, *_size(settings, old))
+        count = capacity.sessions(settings, old)
+        self.board = sb.Scoreboard.create(
+            inode, settings.workers, count, settings.ring_bytes
+        )
         try:
             self._prepare()
         except BaseException:
@@ -103,7 +104,7 @@ class Supervisor:
         self._events.register(self._desk.listener.fileno(), poller.IN)
         self.office = office.Office(self, self.crew)
         ours = self.board.supervisor
-        ours.pid, ours.state, ours.started_ms = os.getpid(), sb.SERVING, _now_ms()
+        ours.pid, ours.state, ours.started_ms = os.getpid(), sb.SERVING, process.now_ms()
 
     # --- before fork, inherited by both ---
 
@@ -125,7 +126,7 @@ class Supervisor:
     def _open_room(self) -> None:
         """From here on the log's head is in our block, and our name at the door."""
         self._owns_log, board = True, self.board
-        board.words[sb.H_STARTED_MS] = _now_ms()
+        board.words[sb.H_STARTED_MS] = process.now_ms()
         if self._listeners:
             board.words[sb.H_PORT] = self._listeners[0].getsockname()[1]
         self.room.note_running()
@@ -240,8 +241,6 @@ class Supervisor:
             print(f"papaya-pool ready {words}", flush=True)
             if self.room.is_new:
                 self._invite(host, port)
-
-    # --- the dead, and the hung ---
 
     def _invite(self, host: str, port: int) -> None:
         """A new room: say how others get in, but no secret to a log."""
@@ -456,14 +455,8 @@ class Supervisor:
         handed = upgrade.HandDown(
             self.room.held_fd, self._listeners, old_children, self.keeper.dups()
         )
-        # The new code has no handlers yet; a signal would end it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            os.execv(program[0], program)
-        except OSError as err:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            handed.take_back()
-            process.log_line(self.board.supervisor, event="upgrade-failed", reason=err)
+        why = handed.exec(program, _SIGNALS)
+        process.log_line(self.board.supervisor, event="upgrade-failed", reason=why)
 
     # --- the end ---
 
@@ -492,39 +485,8 @@ class Supervisor:
             with contextlib.suppress(errors.LogCorrupt):
                 self._settle()
             if self.settings.fsync != "never":
-                _sync(self.room)
+                with contextlib.suppress(OSError):
+                    chatlog.sync(self.room.log)
             self.room.leave()
         signal.set_wakeup_fd(-1)
         self.board.unlink()
-
-
-# --- before the first fork -----------------------------------------------------------
-
-
-def _size(settings: Settings, old: list[sb.Scoreboard]) -> tuple[int, int, int]:
-    """(workers, sessions, ring bytes) of a block for this machine."""
-    one = sb.block_bytes(1, 1, settings.ring_bytes) - sb.block_bytes(1, 0, settings.ring_bytes)
-    sessions = settings.max_clients or min(_DEFAULT_CLIENTS, sb.free_bytes() // 2 // one)
-    # Each member costs the supervisor a descriptor, and it must not run out.
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FDS - 4 * settings.workers
-    if limit < 1:
-        raise errors.CannotCreate("too few descriptors: raise the limit (ulimit -n)")
-    if settings.max_clients and sessions > limit:
-        process.emit({"event": "max-clients-lowered", "to": limit, "by": "ulimit -n"})
-    sessions = max(1, min(sessions, limit))
-    sessions = max([sessions, *(board.session_count for board in old)])
-    return settings.workers, sessions, settings.ring_bytes
-
-
-def _sync(room: Room) -> None:
-    with contextlib.suppress(OSError):
-        log = chatlog.ChatLog(room.log, writable=True)
-        try:
-            log.sync()
-        finally:
-            log.close()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-

@@ -8,11 +8,10 @@ Failure: an error is logged once, and it goes on.  Killing it costs one second's
          promise, until it is respawned.
 """
 
-import os
 import socket
 import time
 
-from papaya_pool import errors, handoff, process
+from papaya_pool import chatlog, errors, handoff, process
 from papaya_pool import scoreboard as sb
 from papaya_pool.handoff import Kind, Message
 from papaya_pool.process import Pool
@@ -33,11 +32,7 @@ def main(pool: Pool, control: socket.socket) -> int:
         if published == synced:
             continue
         try:
-            fd = os.open(pool.room.log, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
+            chatlog.sync(pool.room.log)
         except OSError as err:
             if not failing:
                 process.log_line(slot, event="cannot-sync", reason=err.strerror)

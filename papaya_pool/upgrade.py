@@ -93,8 +93,20 @@ class HandDown:
             os.set_inheritable(fd, True)
         os.environ[HANDED] = str(self._file.fileno())
 
-    def take_back(self) -> None:
-        """As if it had not been: for when exec failed."""
+    def exec(self, program: list[str], signals: Iterable[int]) -> OSError:
+        """Become `program`.  Returns only if that failed, and then all is as before.
+
+        `signals` are blocked: the new code has no handlers yet, and one would end it.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        try:
+            os.execv(program[0], program)
+        except OSError as err:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+            self._take_back()
+            return err
+
+    def _take_back(self) -> None:
         for fd in self._fds:
             os.set_inheritable(fd, False)
         self._file.close()

@@ -305,19 +305,7 @@ class Worker:
             return
         self._fed[fd] = member  # its ring may hold whole lines already
         if member.broken and not member.eof:
-            self._read_what_is_left(member)
-
-    def _read_what_is_left(self, member: Session) -> None:
-        """Of a connection that was reset: everything, or nothing if there is a hole.
-
-        Its last owner may have died after it read and before it said so, and after
-        a reset the kernel cannot tell.  What follows such a hole is torn.
-        """
-        known = member.read
-        while member.feed():
-            pass
-        if not member.is_full and not wirecount.is_whole(member.fd, member.read):
-            member.read = member.slot.input_read = known
+            member.read_what_is_left()
 
     def _try_alone(self) -> None:
         """A session whose input may have killed a worker: nobody else dies with it."""

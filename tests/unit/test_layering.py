@@ -27,7 +27,7 @@ FLOORS = [
     {  # many sessions at once; the other side
         *{"commit", "delivery", "moves", "answers", "client", "clientele", "pulse"},
     },
-    {"takeover", "office", "sampler", "crew"},  # between pools; what administrators ask
+    {"takeover", "office", "sampler", "crew", "capacity"},  # between pools; what administrators ask
     {"acceptor", "worker", "syncer", "keeper"},  # one process's loop; whose sessions
     {"succession", "watch"},  # taking an old pool over; a screen
     {"supervisor"},
