@@ -57,11 +57,6 @@ def name(comm: str) -> None:
         file.write(comm)
 
 
-def now_ms() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
 def log_line(slot: ProcessSlot, **words: object) -> None:
     """One line on stderr about the process in `slot`.  None values are left out."""
     identity = {"slot": slot.number, "gen": slot.generation, "pid": slot.pid}
