@@ -10,6 +10,7 @@ die, so of many processes exactly one does.
     {"function": "commit.Committer.commit", "line": 97}    before that line runs
     {"bytes": 17}     in the middle of the next append, with so much of it in the file
     {"input": "deadly"}    when a line with these words is prepared, every time
+    {"input": "deadly", "once": true}    the same, but only the first time
 """
 
 import contextlib
@@ -104,8 +105,9 @@ def _poison(_names, armed):
     take = records.take
 
     def deadly(chunk):
-        words = _asked(armed).get("input")
-        if words and words.encode() in chunk:
+        asked = _asked(armed)
+        words = asked.get("input")
+        if words and words.encode() in chunk and (not asked.get("once") or _permitted(armed)):
             os.abort()
         return take(chunk)
 

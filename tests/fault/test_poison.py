@@ -50,12 +50,11 @@ def test_it_ends_alone_after_two_deaths_while_the_others_chat_on(crowd):
 def test_who_was_only_near_is_not_blamed(crowd):
     """A session that survives its second try is a member like others again."""
     pool, members = crowd
-    pool.arm(input="deadly")
+    pool.arm(input="deadly", once=True)
     mallory = pool.join("mallory", last=0)
     with mallory:
         mallory.say("deadly once")
         until(lambda: pool.events("reaped"))
-        pool.disarm()
         members[0].say("hello")
         read_all([*members, mallory], lambda member: "hello" in member.stream.decode())
         assert len(pool.events("quarantined")) <= 1
